@@ -1,0 +1,75 @@
+"""Every error that a person may see, in one tree.
+
+    StillmotionError             message: what is wrong and which value; hint: what to do; code: stable, for programs
+    ├── InputError               a value that was given is wrong                         bad_input
+    │   └── UnknownNameError     a name that does not exist; lists those that do         unknown_name
+    ├── UnreadableFileError      a given file is missing, damaged or of another kind     unreadable_file
+    ├── CheckpointError          a model file is missing, damaged or does not fit        bad_checkpoint
+    ├── StorageError             the data directory is full, read-only or not ours       storage
+    ├── EncodingError            a film could not be written, or did not read back       encoding
+    └── Canceled                 somebody asked to stop; nothing is wrong                canceled
+
+`exit_code` is what the command line answers: 2 where the person can mend it, 1 where we failed, 130 after a cancel.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class StillmotionError(Exception):
+    """Base of all. `str(error)` is one line: the message, then the hint."""
+
+    code = "error"
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message if not hint else f"{message} {hint}")
+        self.message = message
+        self.hint = hint
+
+
+class InputError(StillmotionError):
+    code = "bad_input"
+    exit_code = 2
+
+
+class UnknownNameError(InputError):
+    """`kind` says what the name should have named, e.g. "sampler"."""
+
+    code = "unknown_name"
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+        known = list(known)
+        near = difflib.get_close_matches(str(name), known, n=1)
+        nearest = f" Did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"Unknown {kind} {name!r}.{nearest}", f"Choose one of: {', '.join(known) or '(none)'}.")
+        self.kind, self.name, self.known = kind, name, known
+
+
+class UnreadableFileError(StillmotionError):
+    code = "unreadable_file"
+    exit_code = 2
+
+
+class CheckpointError(StillmotionError):
+    code = "bad_checkpoint"
+    exit_code = 2
+
+
+class StorageError(StillmotionError):
+    code = "storage"
+    exit_code = 2
+
+
+class EncodingError(StillmotionError):
+    code = "encoding"
+
+
+class Canceled(StillmotionError):
+    code = "canceled"
+    exit_code = 130
+
+    def __init__(self, message: str = "Canceled.") -> None:
+        super().__init__(message)
