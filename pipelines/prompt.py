@@ -1,0 +1,218 @@
+"""Prompt text -> conditioning tensors, with the meaning that ComfyUI 0.3.64 gives to a prompt.
+
+The story: `parse_weights` splits a prompt where its weight changes, `tokenize` lays the pieces out in blocks as long as the text
+encoder reads, `encode` runs the encoder over the blocks and moves every weighted vector away from, or towards, the vector that an
+empty prompt has at the same place. `match_lengths` prepares two prompts for one batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+log = logging.getLogger(__name__)
+
+MAX_CHARACTERS = 20_000
+BLOCK_LENGTH = 77  # CLIP's
+EMPHASIS = 1.1  # what a pair of brackets without a number multiplies by
+LONG_PIECE = 8  # a piece with fewer tokens than this is never divided between two blocks
+MAX_REPEATS = 4  # of the shorter of two prompts in one batch
+
+_BRACKET = re.compile(r"\\[()]|[()]")
+_ESCAPED = re.compile(r"\\([()])")
+_NUMBER = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\s*")
+_EMBEDDING = re.compile(r"(?:^|[ \n])embedding:\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """An open bracket: its text ends at `stop`, before the number if there is one; `close` is its closing bracket."""
+
+    stop: int
+    close: int
+    weight: float
+
+
+def parse_weights(text: str) -> list[tuple[str, float]]:
+    r"""Splits a prompt where its weight changes: "a (big) cat" -> [("a ", 1.0), ("big", 1.1), (" cat", 1.0)].
+
+    "(x)" multiplies by 1.1 and nests, "(x:1.3)" sets 1.3 whatever surrounds it, "\(" and "\)" are plain brackets, "[x]" means
+    nothing. Brackets that do not pair up never fail; as in ComfyUI,
+    - one that is never closed is plain text to the end, unless the text ends with a bracket: then that one closes it;
+    - one that closes nothing is plain text, and so is the next bracket that opens.
+    Unlike ComfyUI, "nan" and "inf" are words and not numbers.
+    """
+    brackets = [match.start() for match in _BRACKET.finditer(text) if match[0] in "()"]
+    closings = {position for position in brackets if text[position] == ")"}
+    partner = _pair(text, brackets)
+    pieces: list[tuple[str, float]] = []
+    groups: list[_Group] = []  # innermost last
+    surplus = 0  # closing brackets outside of any group that closed nothing
+    start = 0  # of the text not yet in `pieces`
+
+    def take(stop: int, weight: float) -> None:
+        if stop > start:
+            pieces.append((_ESCAPED.sub(r"\1", text[start:stop]), weight))
+
+    for position in brackets:
+        if position < start:
+            continue
+        weight = groups[-1].weight if groups else 1.0
+        stop = groups[-1].stop if groups else len(text)
+        if text[position] == ")":
+            if not groups:
+                surplus += 1
+            elif position == groups[-1].close:
+                take(stop, weight)
+                start = position + 1
+                groups.pop()
+        elif surplus and not groups:
+            surplus -= 1
+        else:
+            take(position, weight)
+            start = position
+            close = partner.get(position, stop)
+            if close >= stop:
+                close = stop - 1
+            if close in closings:
+                start = position + 1
+                groups.append(_open(text, start, close, weight))
+            else:  # never closed: plain text up to the end of what surrounds it
+                take(stop, weight)
+                start = stop
+    take(len(text), 1.0)
+    return pieces
+
+
+def _pair(text: str, brackets: list[int]) -> dict[int, int]:
+    """Opening bracket -> its closing one."""
+    opened, partner = [], {}
+    for position in brackets:
+        if text[position] == "(":
+            opened.append(position)
+        elif opened:
+            partner[opened.pop()] = position
+    return partner
+
+
+def _open(text: str, start: int, close: int, weight: float) -> _Group:
+    """The group whose text begins at `start`. A colon that comes first introduces no number, and no number is 40 characters long:
+    without that limit, thousands of nested brackets would each read the same digits again."""
+    colon = text.rfind(":", start + 1, close)
+    number = _NUMBER.fullmatch(text, colon + 1, close) if colon > 0 and close - colon <= 40 else None
+    if number:
+        return _Group(stop=colon, close=close, weight=float(number[0]))
+    return _Group(stop=close, close=close, weight=weight * EMPHASIS)
+
+
+def tokenize(tokenizer: CLIPTokenizer, text: str, *, length: int = BLOCK_LENGTH) -> list[list[tuple[int, float]]]:
+    """Blocks of `length` (token, weight) pairs: start, up to `length - 2` tokens, end, padding. Never less than one block.
+
+    A piece of one weight with fewer than 8 tokens is kept in one block; a longer one fills a block to its last place and goes on
+    in the next, in the middle of a word if need be. (ComfyUI's unit was a single word in 2024; since 2025 it is the run of text
+    between two changes of weight.) The tokenizer says which ids start, end and pad: Stable Diffusion 1 pads with the end, 2 with
+    id 0.
+    """
+    pieces = _without_embeddings(parse_weights(_checked(text)))
+    ids = tokenizer([piece for piece, _ in pieces], add_special_tokens=False, verbose=False)["input_ids"] if pieces else []
+    start, end, padding = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    room = length - 2
+    if room < 1:
+        raise ValueError(f"A block of {length} has no room for a token between start and end.")
+
+    contents: list[list[tuple[int, float]]] = [[]]
+    for (_, weight), piece in zip(pieces, ids, strict=True):
+        tokens = [(token, weight) for token in piece]
+        divisible = len(tokens) >= LONG_PIECE or len(tokens) > room
+        while len(tokens) > (free := room - len(contents[-1])):
+            if divisible:
+                contents[-1] += tokens[:free]
+                tokens = tokens[free:]
+            contents.append([])
+        contents[-1] += tokens
+    pad = (end if padding is None else padding, 1.0)
+    return [[(start, 1.0), *content, (end, 1.0), *[pad] * (room - len(content))] for content in contents]
+
+
+def _checked(text: str) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"A prompt is text, not {type(text).__name__}.", "Put it in quotation marks.")
+    if len(text) > MAX_CHARACTERS:
+        raise InputError(f"The prompt has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read.", "Shorten it.")
+    return text.encode("utf-8", "replace").decode()  # half of a surrogate pair, possible in JSON, becomes "?"
+
+
+def _without_embeddings(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Leaves out "embedding:name" (textual inversion) with a warning, as ComfyUI does with one that it cannot find: a file's name
+    as words would only disturb the picture. What follows the name stays, as a piece of its own."""
+    kept, names = [], []
+    for text, weight in pieces:
+        before, *parts = _EMBEDDING.split(text)
+        kept.append((before, weight))
+        for part in parts:
+            names.append(part.split(maxsplit=1)[0].rstrip(",") if part else "")
+            kept.append((part.removeprefix(names[-1]), weight))
+    if names:
+        shown = ", ".join(ascii(name[:40]) for name in names[:5]) + (", ..." if len(names) > 5 else "")
+        log.warning("Textual inversions are not supported; left out of the prompt: %s", shown)
+    return kept
+
+
+@torch.no_grad()
+def encode(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, text: str, *, clip_skip: int = -1) -> torch.Tensor:
+    """The conditioning of a prompt: float32 (1, blocks * block length, width), on the text encoder's device.
+
+    It is the output of the encoder's last layer after the final layer norm. `clip_skip` counts layers from the end like ComfyUI's
+    CLIPSetLastLayer: -1 is the last (0 is taken for it), -2 the one before, with the final layer norm too; beyond the first layer
+    it is the last again. No attention mask is given: padding is read like any other token. A token of weight w becomes
+    empty + w * (z - empty), where `empty` is the vector of the empty prompt at the same place in its block.
+    """
+    blocks = tokenize(tokenizer, text, length=text_encoder.config.max_position_embeddings)
+    weights = torch.tensor([[weight for _, weight in block] for block in blocks], device=text_encoder.device)
+    weighted = weights != 1.0
+    if weighted.any():
+        blocks += tokenize(tokenizer, "", length=len(blocks[0]))
+    ids = torch.tensor([[token for token, _ in block] for block in blocks], device=text_encoder.device)
+    hidden = _hidden_state(text_encoder, ids, clip_skip).float()
+    if weighted.any():
+        z, empty = hidden[:-1], hidden[-1]
+        hidden = torch.where(weighted[..., None], empty + weights[..., None] * (z - empty), z)
+        if z.isfinite().all() and not hidden.isfinite().all():
+            largest = max((abs(weight), piece.strip()) for piece, weight in parse_weights(text))
+            raise InputError(f"The weight {largest[0]:g} of {largest[1][:40]!r} is too large to compute with.", "Use 0 to 2.")
+    return hidden.reshape(1, -1, hidden.shape[-1])
+
+
+def _hidden_state(text_encoder: CLIPTextModel, ids: torch.Tensor, clip_skip: int) -> torch.Tensor:
+    """(blocks, length, width) after the chosen layer and the final layer norm."""
+    if isinstance(clip_skip, bool) or not isinstance(clip_skip, int) or clip_skip > 0:
+        raise InputError(f"The layer to stop at is {clip_skip!r}; layers count from the end.", "Use -1 for the last one.")
+    if clip_skip in (0, -1) or -clip_skip > text_encoder.config.num_hidden_layers:
+        return text_encoder(ids).last_hidden_state
+    states = text_encoder(ids, output_hidden_states=True).hidden_states  # the embeddings, then each layer's output
+    return text_encoder.final_layer_norm(states[clip_skip])
+
+
+def match_lengths(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Repeats both (batch, length, width) along the sequence to the least common multiple of the lengths: 77 and 154 become 154.
+
+    Cross-attention over a sequence said twice gives what it gives over the sequence, which padding would not.
+    """
+    length = math.lcm(a.shape[1], b.shape[1])
+    return a.repeat(1, length // a.shape[1], 1), b.repeat(1, length // b.shape[1], 1)
+
+
+def fit_one_batch(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether matching lengths is worth it. Beyond 4 times the shorter one ComfyUI runs the two one after the other; 60 blocks
+    against 61 would become 3,660."""
+    return math.lcm(a.shape[1], b.shape[1]) <= MAX_REPEATS * min(a.shape[1], b.shape[1])
