@@ -1,0 +1,27 @@
+# CUDA by default; for a machine without a card: docker build --build-arg REQUIREMENTS=requirements.txt --build-arg BASE=debian:12-slim .
+ARG BASE=nvidia/cuda:12.8.1-base-ubuntu24.04
+FROM ${BASE}
+
+ARG REQUIREMENTS=requirements-cuda.txt
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PATH=/opt/venv/bin:$PATH
+
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/* \
+    && python3 -m venv /opt/venv \
+    && useradd --create-home --uid 10001 stillmotion
+
+WORKDIR /app
+COPY requirements.txt requirements-cuda.txt ./
+RUN pip install -r ${REQUIREMENTS}
+COPY app.py settings.py errors.py ./
+COPY pipelines pipelines
+COPY workflows workflows
+COPY assets assets
+
+RUN mkdir /data && chown stillmotion /data
+USER stillmotion
+VOLUME /data
+ENV STILLMOTION_DATA_DIR=/data
+ENTRYPOINT ["python", "app.py"]
+CMD ["film", "Rocket takes off from the ground, fire, sky, airplane"]

@@ -1,0 +1,148 @@
+"""Stage 2: a still becomes frames, by Stable Video Diffusion (Blattmann et al. 2023, arXiv 2311.15127).
+
+    see the still -> condition on it -> noise from the seed -> sample with guidance that grows over the frames -> decode
+
+The numbers mean what they mean in ComfyUI 0.3.64, with one difference on purpose: the augmentation noise comes from the seed,
+so the same settings always give the same film.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from errors import UnknownNameError
+from pipelines.checkpoints import MotionModels
+from pipelines.parameters import GUIDANCE_SHAPES, MotionSettings
+from pipelines.progress import IsCanceled, Report, Steps, never, silent
+from pipelines.sampling import count_model_calls, initial_noise, sample
+from pipelines.schedules import make_sigmas
+from pipelines.text_to_image import decode
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+CLIP_SIDE = 224
+
+
+@dataclass(frozen=True)
+class MotionConditioning:
+    """Of the still: its `embedding` (1, 1, width) and its unscaled `latent` (1, 4, h, w). `ids` (1, 3): fps - 1, motion bucket,
+    augmentation level."""
+
+    embedding: Tensor
+    latent: Tensor
+    ids: Tensor
+
+
+@torch.inference_mode()
+def image_to_video(
+    models: MotionModels, still: np.ndarray, settings: MotionSettings, report: Report = silent, is_canceled: IsCanceled = never
+) -> np.ndarray:
+    """The frames: (frames, height, width, 3) float32 in 0..1. `still`: (h, w, 3) in 0..1, any size; cropped to the film's aspect.
+
+    Raises Canceled between two model calls or two decoded frames.
+    """
+    # 1. What the model sees of the still.
+    conditioning = condition(models, still, settings)
+
+    # 2. Where sampling starts: noise for all frames in one draw.
+    sigmas = make_sigmas(settings.schedule, settings.steps, models.spacing, sampler=settings.sampler)
+    noise = initial_noise((settings.frames, 4, settings.height // 8, settings.width // 8), settings.seed)
+    x = models.spacing.noise_latent(noise, torch.zeros_like(noise), sigmas[0]).to(models.placement.device)
+
+    # 3. The way from noise to latents.
+    scale = guidance_scale(settings).to(x.device)
+    steps = Steps("motion", count_model_calls(settings.sampler, sigmas), report, is_canceled)
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        steps()
+        return guided(models, x, sigma, conditioning, scale, is_guided=abs(settings.guidance - 1) > 1e-9)
+
+    latents = sample(settings.sampler, denoise, x, sigmas, settings.seed)
+    steps.done()
+
+    # 4. Latents to frames, one by one: an image decoder sees each alone.
+    decoding = Steps("decoding", settings.frames, report, is_canceled)
+    frames = decode(models.vae, latents, chunk=1, steps=decoding)
+    decoding.done()
+    return frames
+
+
+def condition(models: MotionModels, still: np.ndarray, settings: MotionSettings) -> MotionConditioning:
+    """See, crop, add augmentation noise, encode. Raises nothing: the settings were checked before."""
+    placement = models.placement
+    pixels = torch.from_numpy(np.ascontiguousarray(still, dtype=np.float32)).permute(2, 0, 1)[None]  # (1, 3, h, w) in 0..1
+    seen = clip_pixels(pixels).to(placement.device, placement.dtype)
+    embedding = models.vision(seen).image_embeds[:, None].float()
+    pixels = crop_and_resize(pixels, settings.width, settings.height)
+    if settings.augmentation_level > 0:
+        generator = torch.Generator().manual_seed(settings.seed)
+        pixels = pixels + torch.randn(pixels.shape, generator=generator) * settings.augmentation_level
+    pixels = centre_crop(pixels, settings.width // 8 * 8, settings.height // 8 * 8)
+    latent = models.vae.encode((pixels * 2 - 1).to(placement.device, models.vae.dtype)).latent_dist.mean.float()
+    ids = torch.tensor([[settings.fps - 1, settings.motion_bucket_id, settings.augmentation_level]], device=placement.device)
+    return MotionConditioning(embedding, latent, ids)
+
+
+def clip_pixels(pixels: Tensor) -> Tensor:
+    """(1, 3, h, w) in 0..1 to what CLIP's vision tower takes, (1, 3, 224, 224): short side 224, bicubic; centre; 8 bit; normalised."""
+    h, w = pixels.shape[2:]
+    scale = CLIP_SIDE / min(h, w)
+    size = (round(h * scale), round(w * scale))
+    resized = F.interpolate(pixels, size=size, mode="bicubic", antialias=True)
+    square = torch.round(centre_crop(resized, CLIP_SIDE, CLIP_SIDE).clamp(0, 1) * 255) / 255
+    return (square - torch.tensor(CLIP_MEAN).view(3, 1, 1)) / torch.tensor(CLIP_STD).view(3, 1, 1)
+
+
+def crop_and_resize(pixels: Tensor, width: int, height: int) -> Tensor:
+    """Cut (1, 3, h, w) to the aspect of width x height, whole pixels and as many at either end, then scale it (bilinear)."""
+    h, w = pixels.shape[2:]
+    if w / h > width / height:
+        cut = round((w - h * width / height) / 2)
+        pixels = pixels[:, :, :, cut : w - cut]
+    elif w / h < width / height:
+        cut = round((h - w * height / width) / 2)
+        pixels = pixels[:, :, cut : h - cut]
+    return F.interpolate(pixels, size=(height, width), mode="bilinear")
+
+
+def centre_crop(pixels: Tensor, width: int, height: int) -> Tensor:
+    top, left = (pixels.shape[2] - height) // 2, (pixels.shape[3] - width) // 2
+    return pixels[:, :, top : top + height, left : left + width]
+
+
+def guidance_scale(settings: MotionSettings) -> Tensor:
+    """Guidance of each frame, (frames, 1, 1, 1). Linear: from min_guidance at the first to guidance at the last. Triangle: up to
+    guidance in the middle and back, for films that are to end where they began."""
+    low, high, n = settings.min_guidance, settings.guidance, settings.frames
+    if settings.guidance_shape == "linear":
+        scale = torch.linspace(low, high, n)
+    elif settings.guidance_shape == "triangle":
+        scale = low + (high - low) * (1 - (2 * torch.linspace(0, 1, n) - 1).abs())
+    else:
+        raise UnknownNameError("guidance shape", settings.guidance_shape, GUIDANCE_SHAPES)
+    return scale.view(-1, 1, 1, 1)
+
+
+def guided(models: MotionModels, x: Tensor, sigma: float, conditioning: MotionConditioning, scale: Tensor, *, is_guided: bool) -> Tensor:
+    """The predicted x0 of all frames, (frames, 4, h, w). Without the still (uncond) its latent and its embedding are zeros."""
+    embedding, latent = conditioning.embedding, conditioning.latent
+    if not is_guided:
+        return predict(models, x[None], sigma, embedding, latent, conditioning.ids)[0]
+    embeddings, latents = torch.cat([torch.zeros_like(embedding), embedding]), torch.cat([torch.zeros_like(latent), latent])
+    both = predict(models, torch.stack([x, x]), sigma, embeddings, latents, conditioning.ids.repeat(2, 1))
+    uncond, cond = both
+    return uncond + scale * (cond - uncond)
+
+
+def predict(models: MotionModels, x: Tensor, sigma: float, embedding: Tensor, latent: Tensor, ids: Tensor) -> Tensor:
+    """One call of the UNet: (n, frames, 4, h, w) to the x0 it predicts, in the dtype of x."""
+    dtype = models.placement.dtype
+    timestep = models.spacing.timestep(sigma).to(x.device)
+    stills = latent[:, None].expand(-1, x.shape[1], -1, -1, -1)  # every frame sees the same still
+    shown = torch.cat([models.spacing.scale_input(x, sigma), stills], dim=2)
+    output = models.unet(shown.to(dtype), timestep.to(dtype), embedding.to(dtype), ids.to(dtype)).sample
+    return models.spacing.denoised(x, output.to(x.dtype), sigma)

@@ -1,0 +1,151 @@
+"""Every parameter of a film, declared once: default, bounds, choices and what it does.
+
+The command line's options, their help and every check come from these declarations. No torch here.
+Bounds are ComfyUI's where it has the parameter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from errors import InputError, UnknownNameError
+
+SAMPLERS = (
+    "euler", "euler_ancestral", "heun", "dpm_2", "dpm_2_ancestral", "lms", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_sde_gpu",
+    "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2m_sde_gpu", "dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "ddim", "uni_pc", "lcm",
+)  # fmt: skip
+SCHEDULES = ("normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "beta", "linear_quadratic", "kl_optimal")
+GUIDANCE_SHAPES = ("linear", "triangle")
+PIXEL_FORMATS = ("yuv420p", "yuv420p10le")
+WEBP_METHODS = ("default", "fastest", "slowest")
+MAX_SEED = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Number:
+    """Bounds, both included, and the step between valid values (from 0)."""
+
+    low: float
+    high: float
+    help: str
+    multiple_of: int = 0
+
+    def check(self, name: str, value: Any, kind: type) -> None:
+        if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)) or not math.isfinite(value):
+            raise InputError(f"{name} is {value!r}, which is not {'a whole' if kind is int else 'a'} number.", "Give it in digits.")
+        nearest = min(max(value, self.low), self.high)
+        if value != nearest:
+            raise InputError(f"{name} is {value}, but must be {spaced(self.low)} to {spaced(self.high)}.", f"Use {nearest}.")
+        if self.multiple_of and value % self.multiple_of:
+            near = round(value / self.multiple_of) * self.multiple_of
+            raise InputError(f"{name} is {value}, but must be a multiple of {self.multiple_of}.", f"Use {max(near, int(self.low))}.")
+
+
+def spaced(number: float) -> str:
+    """16384 as "16 384"."""
+    return f"{number:,}".replace(",", " ")
+
+
+@dataclass(frozen=True)
+class Choice:
+    names: tuple[str, ...]
+    help: str
+
+    def check(self, name: str, value: Any, kind: type) -> None:
+        if value not in self.names:
+            raise UnknownNameError(name.replace("_", " "), value, self.names)
+
+
+@dataclass(frozen=True)
+class Text:
+    help: str
+    max_length: int = 20_000
+
+    def check(self, name: str, value: Any, kind: type) -> None:
+        if not isinstance(value, str):
+            raise InputError(f"{name} is {value!r}, which is no text.", "Give it as text.")
+        if len(value) > self.max_length:
+            raise InputError(f"{name} has {len(value)} characters; {self.max_length} are the most.", "Shorten it.")
+
+
+@dataclass(frozen=True)
+class Switch:
+    help: str
+
+    def check(self, name: str, value: Any, kind: type) -> None:
+        if not isinstance(value, bool):
+            raise InputError(f"{name} is {value!r}; it is either on or off.", "Use true or false.")
+
+
+Side = Number(16, 16384, "pixels, a multiple of 8", multiple_of=8)
+Seed = Number(0, MAX_SEED, "the same seed and settings give the same result; drawn at random if not given")
+Steps = Number(1, 10_000, "denoising steps: more take longer and are finer")
+
+
+@dataclass(frozen=True)
+class StillSettings:
+    """Stage 1. `guidance` is classifier-free guidance (ComfyUI's cfg); 1 switches it off."""
+
+    prompt: Annotated[str, Text("what the film shows")]
+    negative_prompt: Annotated[str, Text("what it should not show")] = ""
+    checkpoint: Annotated[str, Text("model of the still: a file name in models/checkpoints")] = "stillmotion_demo_still.safetensors"
+    width: Annotated[int, Side] = 256
+    height: Annotated[int, Side] = 256
+    steps: Annotated[int, Steps] = 20
+    guidance: Annotated[float, Number(0.0, 100.0, "how closely the still follows the prompt")] = 5.0
+    sampler: Annotated[str, Choice(SAMPLERS, "method of sampling the still")] = "dpmpp_2m"
+    schedule: Annotated[str, Choice(SCHEDULES, "noise levels that sampling visits")] = "karras"
+    seed: Annotated[int, Seed] = 0
+
+
+@dataclass(frozen=True)
+class MotionSettings:
+    """Stage 2. Guidance goes from `min_guidance` at the first frame to `guidance`, in the shape of `guidance_shape`."""
+
+    checkpoint: Annotated[str, Text("model of the motion: a file name in models/checkpoints")] = "stillmotion_demo_motion.safetensors"
+    width: Annotated[int, Side] = 256
+    height: Annotated[int, Side] = 256
+    frames: Annotated[int, Number(1, 4096, "length of the film in frames")] = 14
+    motion_bucket_id: Annotated[int, Number(1, 1023, "how much moves: 40 is gentle, 127 usual, 200 wild")] = 127
+    fps: Annotated[int, Number(1, 1024, "frames a second that the motion is made for")] = 7
+    augmentation_level: Annotated[float, Number(0.0, 10.0, "noise on the still: more moves more, and drifts from it")] = 0.0
+    steps: Annotated[int, Steps] = 16
+    guidance: Annotated[float, Number(0.0, 100.0, "how closely the last frames follow the still")] = 2.5
+    min_guidance: Annotated[float, Number(0.0, 100.0, "the same for the first frame")] = 1.0
+    guidance_shape: Annotated[str, Choice(GUIDANCE_SHAPES, "how guidance grows over the frames")] = "linear"
+    sampler: Annotated[str, Choice(SAMPLERS, "method of sampling the frames")] = "euler"
+    schedule: Annotated[str, Choice(SCHEDULES, "noise levels that sampling visits")] = "karras"
+    seed: Annotated[int, Seed] = 0
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """How the film is written."""
+
+    prefix: Annotated[str, Text("start of the file names; may hold folders and %%width%%, %%year%% and so on", 300)] = "Stillmotion"
+    frame_rate: Annotated[float, Number(0.1, 120.0, "frames a second that the film plays at")] = 7.0
+    crf: Annotated[int, Number(0, 51, "quality of the MP4: 0 is lossless, 51 worst")] = 20
+    pix_fmt: Annotated[str, Choice(PIXEL_FORMATS, "pixel format of the MP4; yuv420p plays everywhere")] = "yuv420p"
+    pingpong: Annotated[bool, Switch("play the MP4 forwards, then backwards")] = False
+    loop_count: Annotated[int, Number(0, 100, "how often the MP4 repeats the film")] = 0
+    webp_quality: Annotated[int, Number(0, 100, "quality of the WEBP")] = 85
+    webp_method: Annotated[str, Choice(WEBP_METHODS, "effort of compressing the WEBP")] = "default"
+    webp_lossless: Annotated[bool, Switch("write the WEBP without loss")] = False
+    metadata: Annotated[bool, Switch("keep prompt, seeds and settings inside the files")] = True
+
+
+def declarations(settings_class: type) -> dict[str, tuple[type, Any, Any]]:
+    """Name to (type, declaration, default) of each parameter; the default is `dataclasses.MISSING` where one must be given."""
+    hints = typing.get_type_hints(settings_class, include_extras=True)
+    fields = {field.name: field.default for field in dataclasses.fields(settings_class)}
+    return {name: (*typing.get_args(hints[name])[:2], default) for name, default in fields.items()}
+
+
+def check(settings: StillSettings | MotionSettings | FileSettings) -> None:
+    """Raises InputError for the first value that cannot be used, saying which, the bounds and what to use."""
+    for name, (kind, declaration, _) in declarations(type(settings)).items():
+        declaration.check(name, getattr(settings, name), kind)

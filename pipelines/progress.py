@@ -1,0 +1,50 @@
+"""What the pipelines tell while they work. No torch here, so that everything above may import it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from errors import Canceled
+
+STAGES = ("loading", "still", "motion", "decoding", "encoding")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`step` of `total` in `stage` is about to begin; `step` equals `total` when the stage is over."""
+
+    stage: str
+    step: int
+    total: int
+
+
+Report = Callable[[Progress], None]
+IsCanceled = Callable[[], bool]
+
+
+def silent(progress: Progress) -> None:
+    """A `Report` for callers who do not want any."""
+
+
+def never() -> bool:
+    """An `IsCanceled` for callers who never cancel."""
+    return False
+
+
+class Steps:
+    """Counts the steps of one stage: call it before each. Raises Canceled as soon as somebody asked to stop."""
+
+    def __init__(self, stage: str, total: int, report: Report, is_canceled: IsCanceled) -> None:
+        self.stage, self.total, self.report, self.is_canceled, self.step = stage, total, report, is_canceled, 0
+
+    def __call__(self) -> None:
+        if self.is_canceled():
+            raise Canceled
+        self.report(Progress(self.stage, self.step, self.total))
+        self.step += 1
+
+    def done(self) -> None:
+        if self.is_canceled():
+            raise Canceled
+        self.report(Progress(self.stage, self.total, self.total))

@@ -1,0 +1,83 @@
+"""Tiny random models of the true classes, as checkpoint files, and a data directory that holds them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow ones last: a mistake shows early."""
+    items.sort(key=lambda item: item.get_closest_marker("demo") is not None)
+
+
+TINY_VAE = {
+    "in_channels": 3, "out_channels": 3, "latent_channels": 4, "block_out_channels": [8, 8, 8, 8], "layers_per_block": 1,
+    "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4, "norm_num_groups": 4,
+    "mid_block_add_attention": False, "scaling_factor": 0.18215,
+}  # fmt: skip
+TINY_TEXT = {
+    "vocab_size": 49408, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 8,
+    "max_position_embeddings": 77, "bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407,
+}  # fmt: skip
+TINY_STILL_UNET = {
+    "sample_size": 8, "block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 8, "cross_attention_dim": 8,
+    "attention_head_dim": 2, "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+}  # fmt: skip
+TINY_MOTION_UNET = {
+    "sample_size": 8, "in_channels": 8, "out_channels": 4, "block_out_channels": [32, 64], "layers_per_block": 1, "num_frames": 4,
+    "cross_attention_dim": 8, "num_attention_heads": [2, 2], "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 24,
+    "down_block_types": ["DownBlockSpatioTemporal", "CrossAttnDownBlockSpatioTemporal"],
+    "up_block_types": ["CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"],
+}  # fmt: skip
+TINY_VISION = {
+    "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 8,
+    "image_size": 224, "patch_size": 56,
+}  # fmt: skip
+STILL_NAME, MOTION_NAME = "tiny_still.safetensors", "tiny_motion.safetensors"
+
+
+def write_checkpoint(path: Path, kind: str, sampling: dict, parts: dict) -> None:
+    """`parts`: name to (model, config)."""
+    from safetensors.torch import save_file
+
+    described = {"kind": kind, "name": "tiny", "sampling": sampling, "components": {name: config for name, (_, config) in parts.items()}}
+    tensors = {f"{name}.{key}": value.contiguous() for name, (model, _) in parts.items() for key, value in model.state_dict().items()}
+    save_file(tensors, path, metadata={"stillmotion": json.dumps(described)})
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models directory with `checkpoints/tiny_still.safetensors` and `checkpoints/tiny_motion.safetensors`."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel, UNetSpatioTemporalConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "checkpoints").mkdir()
+    vae = AutoencoderKL(**TINY_VAE)
+    still = {
+        "unet": (UNet2DConditionModel(**TINY_STILL_UNET), TINY_STILL_UNET),
+        "vae": (vae, TINY_VAE),
+        "text_encoder": (CLIPTextModel(CLIPTextConfig(**TINY_TEXT)), TINY_TEXT),
+    }
+    motion = {
+        "unet": (UNetSpatioTemporalConditionModel(**TINY_MOTION_UNET), TINY_MOTION_UNET),
+        "vae": (vae, TINY_VAE),
+        "vision": (CLIPVisionModelWithProjection(CLIPVisionConfig(**TINY_VISION)), TINY_VISION),
+    }
+    write_checkpoint(folder / "checkpoints" / STILL_NAME, "still", {"prediction_type": "epsilon"}, still)
+    write_checkpoint(folder / "checkpoints" / MOTION_NAME, "motion", {"sigma_min": 0.002, "sigma_max": 700.0}, motion)
+    return folder
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, tiny_models: Path) -> Path:
+    """A fresh data directory with the tiny checkpoints in its models folder."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "models").symlink_to(tiny_models)
+    return tmp_path / "data"

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from errors import CheckpointError, UnknownNameError
+from pipelines.checkpoints import BUNDLED, DEMO_MOTION, DEMO_STILL, find_checkpoint, list_checkpoints, load_motion, load_still, read_header
+from pipelines.memory import choose_placement
+
+STILL = "checkpoints/tiny_still.safetensors"
+
+
+def test_own_files_come_first_in_sub_folders_too_and_the_demo_last(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "anime").mkdir(parents=True)
+    for name in ("b.safetensors", "anime/a.safetensors", "notes.txt"):
+        (tmp_path / "checkpoints" / name).write_bytes(b"")
+    assert list(list_checkpoints(tmp_path)) == ["anime/a.safetensors", "b.safetensors", DEMO_STILL, DEMO_MOTION]
+
+
+def test_linked_folders_are_looked_into(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.safetensors").write_bytes(b"")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "link").symlink_to(tmp_path / "elsewhere")
+    assert "link/a.safetensors" in list_checkpoints(tmp_path)
+
+
+def test_a_wrong_name_is_answered_with_the_right_ones(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'stillmotion_demo_still\.safetensors'.*stillmotion_demo_motion"):
+        find_checkpoint("stillmotion_demo_stil.safetensors", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd"])
+def test_names_do_not_lead_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret.safetensors").write_bytes(b"")
+    with pytest.raises(UnknownNameError):
+        find_checkpoint(name, tmp_path)
+
+
+def test_pickles_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"can run code.*\.safetensors"):
+        find_checkpoint("model.ckpt", tmp_path)
+
+
+def test_loaded_weights_are_the_files(tiny_models: Path) -> None:
+    models, file = load_still(tiny_models / STILL, choose_placement("cpu")), load_file(tiny_models / STILL)
+    for part in ("unet", "vae", "text_encoder"):
+        weights = getattr(models, part).state_dict()
+        assert len(weights) == sum(name.startswith(f"{part}.") for name in file)
+        assert all(torch.equal(value, file[f"{part}.{name}"]) for name, value in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "cannot be read as safetensors"),
+        (b"not a model at all", "cannot be read as safetensors"),
+        (struct.pack("<Q", 2**62) + b"{}", "cannot be read as safetensors"),
+        (b"\x80\x04" + b"pickle" * 50, "cannot be read as safetensors"),
+    ],
+)
+def test_other_files_are_told_apart(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"x\.safetensors {says}"):
+        read_header(path, "still")
+
+
+def test_a_truncated_file_is_refused(tiny_models: Path, tmp_path: Path) -> None:
+    path, whole = tmp_path / "cut.safetensors", (tiny_models / STILL).read_bytes()
+    path.write_bytes(whole[: len(whole) - 100])
+    with pytest.raises(CheckpointError, match=r"cut\.safetensors cannot be read"):
+        read_header(path, "still")
+
+
+def test_an_unknown_family_is_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(2)}, tmp_path / "lora.safetensors")
+    with pytest.raises(CheckpointError, match="unknown family"):
+        read_header(tmp_path / "lora.safetensors", "still")
+
+
+@pytest.mark.parametrize("described", ["[]", "{}", "3", "{", '{"kind": "cat", "name": "", "sampling": {}, "components": {}}'])
+def test_nonsense_in_the_metadata_is_refused(tmp_path: Path, described: str) -> None:
+    save_file({"weight": torch.zeros(2)}, tmp_path / "x.safetensors", metadata={"stillmotion": described})
+    with pytest.raises(CheckpointError, match=r"x\.safetensors is of"):
+        read_header(tmp_path / "x.safetensors", "still")
+
+
+def test_a_model_for_the_other_stage_is_refused(tiny_models: Path) -> None:
+    with pytest.raises(CheckpointError, match="makes a still from a prompt, not a film from a still"):
+        load_motion(tiny_models / STILL, choose_placement("cpu"))
+
+
+def test_a_missing_tensor_is_named(tiny_models: Path, tmp_path: Path) -> None:
+    tensors = load_file(tiny_models / STILL)
+    del tensors["unet.conv_in.weight"]
+    save_file(tensors, tmp_path / "x.safetensors", metadata=_metadata(tiny_models / STILL))
+    with pytest.raises(CheckpointError, match=r"lacks 1 tensors of its unet, first 'conv_in\.weight'"):
+        load_still(tmp_path / "x.safetensors", choose_placement("cpu"))
+
+
+def test_a_configuration_that_makes_no_model_is_refused(tiny_models: Path, tmp_path: Path) -> None:
+    metadata = _metadata(tiny_models / STILL)
+    described = json.loads(metadata["stillmotion"])
+    described["components"]["unet"]["down_block_types"] = ["NoSuchBlock", "DownBlock2D"]
+    save_file(load_file(tiny_models / STILL), tmp_path / "x.safetensors", metadata={"stillmotion": json.dumps(described)})
+    with pytest.raises(CheckpointError, match="describes a unet that cannot be built"):
+        load_still(tmp_path / "x.safetensors", choose_placement("cpu"))
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+def test_the_bundled_demo_checkpoints_are_small_and_of_their_kinds() -> None:
+    assert read_header(BUNDLED / DEMO_STILL, "still").components["unet"]["cross_attention_dim"] == 64
+    assert read_header(BUNDLED / DEMO_MOTION, "motion").sampling == {"sigma_min": 0.002, "sigma_max": 700.0}
+    assert sum(path.stat().st_size for path in BUNDLED.iterdir()) <= 60e6

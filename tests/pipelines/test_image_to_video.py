@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from errors import Canceled, UnknownNameError
+from pipelines.checkpoints import MotionModels, load_motion
+from pipelines.image_to_video import clip_pixels, condition, crop_and_resize, guidance_scale, guided, image_to_video, predict
+from pipelines.memory import choose_placement
+from pipelines.parameters import MotionSettings
+from pipelines.progress import Progress
+from pipelines.sampling import initial_noise
+from pipelines.schedules import make_sigmas
+from pipelines.text_to_image import decode
+
+SETTINGS = MotionSettings(width=64, height=48, frames=4, steps=3, guidance=3.0, seed=5)
+
+
+@pytest.fixture(scope="module")
+def models(tiny_models: Path) -> MotionModels:
+    return load_motion(tiny_models / "checkpoints" / "tiny_motion.safetensors", choose_placement("cpu"))
+
+
+@pytest.fixture(scope="module")
+def still() -> np.ndarray:
+    return np.random.default_rng(1).random((60, 80, 3), np.float32)
+
+
+def test_a_film_has_the_frames_and_the_size_asked_for(models: MotionModels, still: np.ndarray) -> None:
+    frames = image_to_video(models, still, SETTINGS)
+    assert frames.shape == (4, 48, 64, 3)
+    assert 0 <= frames.min() < frames.max() <= 1
+
+
+def test_same_seed_same_film_other_seed_other_film(models: MotionModels, still: np.ndarray) -> None:
+    noisy = dataclasses.replace(SETTINGS, augmentation_level=0.2)
+    first = image_to_video(models, still, noisy)
+    torch.rand(7)  # whatever else draws from the global generator
+    assert np.array_equal(first, image_to_video(models, still, noisy))
+    assert not np.array_equal(first, image_to_video(models, still, dataclasses.replace(noisy, seed=6)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"motion_bucket_id": 200},
+        {"fps": 15},
+        {"augmentation_level": 0.1},
+        {"guidance": 1.0},
+        {"min_guidance": 2.0},
+        {"guidance_shape": "triangle"},
+        {"sampler": "dpmpp_2m"},
+        {"schedule": "normal"},
+    ],
+)
+def test_every_setting_matters(models: MotionModels, still: np.ndarray, change: dict) -> None:
+    usual = image_to_video(models, still, SETTINGS)
+    assert not np.array_equal(usual, image_to_video(models, still, dataclasses.replace(SETTINGS, **change)))
+
+
+@torch.inference_mode()
+def test_euler_by_hand_gives_the_same_film(models: MotionModels, still: np.ndarray) -> None:
+    """The whole stage against the formulas: v-prediction, concatenated latent, fps - 1, guidance growing over the frames."""
+    still48 = still[6:54, 8:72]  # already of the film's size: no resizing, and CLIP's crop is computed from it
+    pixels = torch.from_numpy(still48.copy()).permute(2, 0, 1)[None]
+    latent = models.vae.encode(pixels * 2 - 1).latent_dist.mean
+    embedding = models.vision(clip_pixels(pixels)).image_embeds[:, None]
+    ids = torch.tensor([[6.0, 127.0, 0.0]])
+    sigmas = make_sigmas("karras", 3, models.spacing)
+    x = initial_noise((4, 4, 6, 8), 5) * (sigmas[0] ** 2 + 1).sqrt()
+    scale = torch.tensor([1.0, 1 + 2 / 3, 1 + 4 / 3, 3.0]).view(4, 1, 1, 1)
+    for here, there in itertools.pairwise(sigmas):
+        shown, t = x / (here**2 + 1).sqrt(), 0.25 * here.log()
+
+        def velocity(latent: torch.Tensor, embedding: torch.Tensor, shown: torch.Tensor = shown, t: torch.Tensor = t) -> torch.Tensor:
+            concatenated = torch.cat([shown, latent.expand(4, -1, -1, -1)], 1)[None]
+            return models.unet(concatenated, t, embedding, ids).sample[0]
+
+        cond, uncond = velocity(latent, embedding), velocity(torch.zeros_like(latent), torch.zeros_like(embedding))
+        v = uncond + scale * (cond - uncond)
+        denoised = x / (here**2 + 1) - v * here / (here**2 + 1).sqrt()
+        x = x + (x - denoised) / here * (there - here)
+    expected = decode(models.vae, x)
+    assert np.abs(image_to_video(models, still48, SETTINGS) - expected).max() < 1e-4
+
+
+def test_guidance_grows_over_the_frames_or_rises_and_falls() -> None:
+    linear = guidance_scale(dataclasses.replace(SETTINGS, frames=5, min_guidance=1.0, guidance=3.0))
+    assert linear.flatten().tolist() == [1.0, 1.5, 2.0, 2.5, 3.0]
+    triangle = guidance_scale(dataclasses.replace(SETTINGS, frames=5, min_guidance=1.0, guidance=3.0, guidance_shape="triangle"))
+    assert triangle.flatten().tolist() == [1.0, 2.0, 3.0, 2.0, 1.0]
+    assert guidance_scale(dataclasses.replace(SETTINGS, frames=1)).flatten().tolist() == [1.0]
+    with pytest.raises(UnknownNameError, match="linear, triangle"):
+        guidance_scale(dataclasses.replace(SETTINGS, guidance_shape="square"))
+
+
+@torch.inference_mode()
+def test_without_guidance_the_model_is_asked_once(models: MotionModels, still: np.ndarray) -> None:
+    conditioning = condition(models, still, SETTINGS)
+    x = initial_noise((4, 4, 6, 8), 1)
+    alone = predict(models, x[None], 2.0, conditioning.embedding, conditioning.latent, conditioning.ids)[0]
+    assert torch.equal(guided(models, x, 2.0, conditioning, torch.ones(4, 1, 1, 1), is_guided=False), alone)
+
+
+def test_a_still_of_another_shape_is_cropped_in_the_middle() -> None:
+    picture = torch.zeros(1, 3, 40, 100)
+    picture[..., 40:60] = 1  # a white bar in the middle
+    cropped = crop_and_resize(picture, 40, 40)
+    assert cropped.shape == (1, 3, 40, 40)
+    assert cropped[0, 0, 20, 10:30].min() == 1
+    assert cropped[0, 0, 20, :10].max() == 0
+    assert torch.equal(crop_and_resize(picture, 100, 40), picture)
+
+
+def test_clip_sees_the_centre_square_at_224_pixels_in_8_bit() -> None:
+    pixels = clip_pixels(torch.full((1, 3, 100, 300), 0.5003))
+    assert pixels.shape == (1, 3, 224, 224)
+    mean, std = 0.48145466, 0.26862954
+    assert abs(pixels[0, 0, 0, 0].item() - (128 / 255 - mean) / std) < 1e-5
+
+
+def test_progress_counts_model_calls_then_decoded_frames(models: MotionModels, still: np.ndarray) -> None:
+    told: list[Progress] = []
+    image_to_video(models, still, SETTINGS, report=told.append)
+    assert [(p.stage, p.step) for p in told] == [("motion", k) for k in range(4)] + [("decoding", k) for k in range(5)]
+
+
+@pytest.mark.parametrize("calls", [0, 2, 6])  # before sampling, between steps, between decoded frames
+def test_cancel_stops_before_the_next_step(models: MotionModels, still: np.ndarray, calls: int) -> None:
+    told: list[Progress] = []
+    with pytest.raises(Canceled):
+        image_to_video(models, still, SETTINGS, report=told.append, is_canceled=lambda: len(told) == calls)
+    assert len(told) == calls

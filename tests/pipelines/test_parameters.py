@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from errors import InputError, UnknownNameError
+from pipelines import encode, image_to_video, parameters, sampling, schedules
+from pipelines.parameters import FileSettings, MotionSettings, StillSettings, check, declarations
+
+
+@pytest.mark.parametrize("settings", [StillSettings(prompt=""), MotionSettings(), FileSettings()])
+def test_the_defaults_are_valid(settings: Any) -> None:
+    check(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (StillSettings(prompt="x", width=-8), "width is -8, but must be 16 to 16 384. Use 16."),
+        (StillSettings(prompt="x", width=257), "width is 257, but must be a multiple of 8. Use 256."),
+        (StillSettings(prompt="x", steps=0), "steps is 0, but must be 1 to 10 000. Use 1."),
+        (StillSettings(prompt="x", seed=2**64), f"seed is {2**64}, but must be 0 to .*Use {2**64 - 1}."),
+        (StillSettings(prompt="x", guidance=float("nan")), "guidance is nan, which is not a number."),
+        (StillSettings(prompt="x", steps=2.5), "steps is 2.5, which is not a whole number."),
+        (StillSettings(prompt="x", steps=True), "steps is True, which is not a whole number."),
+        (StillSettings(prompt=3), "prompt is 3, which is no text."),
+        (StillSettings(prompt="x" * 20_001), "prompt has 20001 characters; 20000 are the most."),
+        (MotionSettings(frames=0), "frames is 0, but must be 1 to 4 096. Use 1."),
+        (FileSettings(pingpong="yes"), "pingpong is 'yes'; it is either on or off."),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named_with_its_bounds_and_the_nearest_valid_one(settings: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check(settings)
+
+
+def test_a_wrong_name_is_answered_with_the_right_ones() -> None:
+    with pytest.raises(UnknownNameError, match=r"Unknown sampler 'euler_a'\. Did you mean 'euler'.*dpmpp_2m"):
+        check(StillSettings(prompt="x", sampler="euler_a"))
+
+
+@pytest.mark.parametrize("settings_class", [StillSettings, MotionSettings, FileSettings])
+def test_every_field_is_declared_and_has_help(settings_class: type) -> None:
+    declared = declarations(settings_class)
+    assert list(declared) == [field.name for field in dataclasses.fields(settings_class)]
+    assert all(declaration.help for _, declaration, _ in declared.values())
+
+
+def test_the_names_that_can_be_chosen_are_the_names_that_work() -> None:
+    assert set(parameters.SAMPLERS) == set(sampling.SAMPLERS)
+    assert set(parameters.SCHEDULES) == set(schedules.SCHEDULES)
+    assert tuple(encode.PIXEL_FORMATS) == parameters.PIXEL_FORMATS
+    assert tuple(encode.WEBP_METHODS) == parameters.WEBP_METHODS
+    for shape in parameters.GUIDANCE_SHAPES:
+        image_to_video.guidance_scale(MotionSettings(guidance_shape=shape))

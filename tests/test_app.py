@@ -1,0 +1,169 @@
+"""The command line as people use it: a real process, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+TINY = ("--checkpoint", "tiny_still.safetensors", "--motion-checkpoint", "tiny_motion.safetensors", "--width", "64", "--height", "48")
+QUICK = (*TINY, "--frames", "4", "--steps", "2", "--motion-steps", "2")
+
+
+def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "app.py"), *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, **({"cwd": ROOT} | options))
+
+
+def test_help_needs_neither_torch_nor_a_second() -> None:
+    for arguments in (["--help"], ["film", "--help"], ["--version"]):
+        best = 9.9
+        for _ in range(3):  # a busy machine may be slow once
+            began = time.monotonic()
+            done = run(*arguments)
+            best = min(best, time.monotonic() - began)
+            assert done.returncode == 0
+        assert best < 1
+    heavy = subprocess.run(
+        [sys.executable, "-X", "importtime", "app.py", "film", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stderr
+    assert not re.search(r"\| +(torch|numpy|diffusers|transformers|PIL|gradio)$", heavy, re.MULTILINE)
+
+
+def test_a_film_with_json_then_read_back(data_dir: Path) -> None:
+    made = run("film", "a boat", "--data-dir", data_dir, *QUICK, "--seed", 3, "--json")
+    assert made.returncode == 0, made.stderr
+    document = json.loads(made.stdout.splitlines()[-1])
+    assert set(document) == {"files", "seeds", "seconds", "checkpoints", "device", "dtype", "attention"}
+    assert document["seeds"]["still"] == 3
+    assert set(document["seconds"]) == {"loading", "still", "motion", "decoding", "encoding"}
+    assert {Path(path).suffix for path in document["files"].values()} == {".png", ".webp", ".mp4", ".json"}
+    assert re.search(r"motion .*2/2", made.stderr)
+    for path in document["files"].values():
+        settings = json.loads(run("read", path).stdout)
+        assert settings["stillmotion"]["still"] == settings["stillmotion"]["still"] | {"prompt": "a boat", "seed": 3, "steps": 2}
+        assert settings["prompt"]["6"]["inputs"]["text"] == "a boat"
+
+
+def test_a_film_for_people_ends_with_files_seed_and_seconds(data_dir: Path) -> None:
+    made = run("film", "a boat", "--data-dir", data_dir, *QUICK)
+    assert made.returncode == 0, made.stderr
+    assert re.search(r"^PNG .*\nWEBP .*\nMP4 .*\nJSON .*\nseed  still \d+, motion \d+\ntime  loading [\d.]+ s", made.stdout, re.MULTILINE)
+
+
+def test_the_data_directory_may_come_from_the_environment(data_dir: Path, tmp_path: Path) -> None:
+    made = subprocess.run(
+        [sys.executable, str(ROOT / "app.py"), "film", "a boat", *QUICK, "--quiet"],
+        env=os.environ | {"STILLMOTION_DATA_DIR": str(data_dir)}, cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert not made.stderr
+    assert len(list((data_dir / "output").iterdir())) == 4
+
+
+def test_a_picture_takes_the_place_of_stage_one(data_dir: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "mine.png")
+    made = run("film", "--image", tmp_path / "mine.png", "--data-dir", data_dir, *QUICK, "--json")
+    assert made.returncode == 0, made.stderr
+    document = json.loads(made.stdout.splitlines()[-1])
+    assert set(document["seeds"]) == {"motion"}
+    assert "still" not in document["seconds"]
+    with Image.open(document["files"]["png"]) as png:
+        assert np.array_equal(np.asarray(png), pixels)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "COMMAND"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["film"], "neither a prompt nor a picture"),
+        (["film", "a", "--image", "b.png"], "both given"),
+        (["film", "a", "--width", "-64"], "width is -64, but must be 16 to 16 384"),
+        (["film", "a", "--height", "100"], "multiple of 8. Use 96"),
+        (["film", "a", "--frames", "0"], "frames is 0"),
+        (["film", "a", "--frames", "many"], "'many' is no whole number"),
+        (["film", "a", "--sampler", "eular"], "Unknown sampler 'eular'. Did you mean 'euler'?"),
+        (["film", "a", "--schedule", "karas"], "Did you mean 'karras'?"),
+        (["film", "a", "--checkpoint", "nope.safetensors"], "Unknown checkpoint 'nope.safetensors'"),
+        (["film", "a", "--device", "tpu"], "Unknown device 'tpu'"),
+        (["film", "a", "--seed", "-1"], "seed is -1"),
+        (["film", "a", "--prefix", "../../etc/x"], "leads out of the output folder"),
+        (["film", "--image", "missing.png"], "There is no file missing.png"),
+        (["film", "--image", "README.md"], "cannot be read as a picture"),
+        (["read", "missing.mp4"], "missing.mp4 does not exist"),
+        (["read", "README.md"], "README.md"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(arguments: list[str], says: str, data_dir: Path) -> None:
+    where = ["--data-dir", data_dir, *(() if "--checkpoint" in arguments else TINY[:2]), *TINY[2:4]] if arguments[:1] == ["film"] else []
+    done = run(*arguments, *where)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+    assert not done.stdout
+    assert not [path for path in data_dir.rglob("*") if path.is_file() and "models" not in path.parts]
+
+
+def test_a_data_directory_that_cannot_be_written_is_said_so_before_the_work(tmp_path: Path, tiny_models: Path) -> None:
+    (tmp_path / "data").write_text("a file is in the way")
+    done = run("film", "a", "--data-dir", tmp_path / "data")
+    assert done.returncode == 2
+    assert "still" not in done.stderr.split("error:")[0]
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_interrupting_leaves_nothing_behind(data_dir: Path) -> None:
+    command = [
+        sys.executable,
+        str(ROOT / "app.py"),
+        "film",
+        "a",
+        "--data-dir",
+        str(data_dir),
+        *TINY,
+        "--frames",
+        "4",
+        "--motion-steps",
+        "9999",
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    seen = ""
+    while "motion" not in seen:
+        letter = process.stderr.read(1)
+        assert letter, seen
+        seen += letter
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in rest
+    assert rest.rstrip().endswith("Canceled.")
+    assert not list((data_dir / "output").iterdir())
+
+
+@pytest.mark.demo
+def test_the_demo_makes_a_film_of_a_rocket(tmp_path: Path) -> None:
+    """Small and short, but everything real: bundled checkpoints, both stages, all files."""
+    size = ("--width", "128", "--height", "128", "--frames", "6", "--steps", "10", "--motion-steps", "8")
+    made = run("film", "Rocket takes off from the ground, fire, sky, airplane", "--data-dir", tmp_path, *size, "--seed", 1, "--json")
+    assert made.returncode == 0, made.stderr
+    files = json.loads(made.stdout.splitlines()[-1])["files"]
+    with Image.open(files["png"]) as png:
+        still = np.asarray(png, np.float32)
+    with Image.open(files["webp"]) as webp:
+        assert webp.n_frames == 6
+        first = np.asarray(webp.convert("RGB"), np.float32)
+    assert still[:20].mean((0, 1))[2] > still[:20].mean((0, 1))[0]  # a sky that is blue
+    assert 10 * np.log10(255**2 / np.mean((first - still) ** 2)) > 18  # and a film that begins with the still

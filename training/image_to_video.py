@@ -1,0 +1,95 @@
+"""Train the demo motion model, UNetSpatioTemporalConditionModel and CLIPVisionModelWithProjection, from the still model's weights.
+
+    python -m training.latents films --count 1400
+    python -m training.image_to_video --minutes 70
+
+Stable Video Diffusion's objective (Blattmann et al. 2023, arXiv 2311.15127): EDM v-prediction over continuous noise levels (Karras et
+al. 2022, arXiv 2206.00364); conditioned on the first frame's latent (concatenated on the channels), its CLIP embedding, and
+fps - 1, motion bucket and augmentation level. Both image conditions are dropped together one time in ten, for guidance.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+
+from training.architecture import VAE, make_motion_unet, make_vision
+from training.loop import Run, arguments, load_average
+from training.text_to_image import StillModel
+
+CLIP_MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
+CLIP_STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
+STARTS_AS_IDENTITY = (".temporal_res_block.conv2.", ".attn1.to_out.0.", ".attn2.to_out.0.", ".ff.net.2.", ".ff_in.net.2.")
+
+
+class MotionModel(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.unet, self.vision = make_motion_unet(), make_vision()
+        self.unet.set_attn_processor(AttnProcessor())
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, pictures: torch.Tensor, kept: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        embedding = self.vision(pictures).image_embeds[:, None] * kept.view(-1, 1, 1)
+        return self.unet(x, t, embedding, ids).sample
+
+
+@torch.no_grad()
+def start_from_still_model(motion: torch.nn.Module, still: torch.nn.Module) -> None:
+    """Copy the spatial weights; let the temporal layers begin as if they were not there."""
+    target = motion.state_dict()
+    for key, value in still.state_dict().items():
+        name = re.sub(r"(\.resnets\.\d+)\.", r"\1.spatial_res_block.", key)
+        if key == "conv_in.weight":  # the other four channels take the still's unscaled latent
+            target[name][:, :4] = value
+            target[name][:, 4:] = value * VAE["scaling_factor"] * 0.5
+        elif name in target and target[name].shape == value.shape:
+            target[name].copy_(value)
+    for name, value in target.items():
+        if ("temporal" in name and any(end in name for end in STARTS_AS_IDENTITY)) or ".time_pos_embed.linear_2." in name:
+            value.zero_()
+
+
+def first_weights(model: MotionModel, runs: Path) -> None:
+    still = load_average(runs / "text_to_image.pt", StillModel())
+    start_from_still_model(model.unet, still.unet)
+
+
+def main() -> None:
+    options = arguments(__doc__.split("\n")[0], minutes=70).parse_args()
+    torch.manual_seed(4)
+    model = MotionModel()
+    if not (options.runs / "image_to_video.pt").exists():
+        first_weights(model, options.runs)
+    run = Run("image_to_video", model.to(options.device), options, lr=6e-4)
+    rng, device = random.Random(run.step), options.device
+    torch.manual_seed(run.step)
+    data = torch.load(options.runs / "films.pt", weights_only=True)
+    sizes, counts = list(data), [len(entry["latents"]) for entry in data.values()]
+    device_type = torch.device(device).type
+    for _ in run:
+        entry = data[rng.choices(sizes, weights=counts)[0]]
+        frames = entry["latents"].shape[1] if rng.random() < 0.6 else rng.choice((6, 8, 10))
+        pick = torch.randint(0, len(entry["latents"]), (1 if entry["latents"].shape[-1] * entry["latents"].shape[-2] > 300 else 2,))
+        x0 = entry["latents"][pick, :frames].float().to(device)
+        kept = (torch.rand(len(pick)) > 0.1).float().to(device)
+        variant = torch.tensor([rng.choice((0, 0, 1, 2)) for _ in pick])
+        still = entry["stills"][pick, variant].float().to(device) * kept.view(-1, 1, 1, 1)
+        ids = torch.stack([entry["fps"][pick] - 1, entry["motion"][pick], entry["augmentation"][pick, variant]], 1).to(device)
+        pictures = ((entry["pictures"][pick].permute(0, 3, 1, 2) / 255 - CLIP_MEAN) / CLIP_STD).to(device)
+        log_sigma = torch.where(torch.rand(len(pick)) < 0.9, 1.0 + 1.6 * torch.randn(len(pick)), torch.empty(len(pick)).uniform_(-4, 6.55))
+        sigma = log_sigma.clamp(-6, 6.55).exp().to(device).view(-1, 1, 1, 1, 1)
+        x = x0 + sigma * torch.randn_like(x0)
+        scale = (sigma**2 + 1).sqrt()
+        target = (x / scale**2 - x0) * scale / sigma
+        shown = torch.cat([x / scale, still[:, None].expand(-1, frames, -1, -1, -1)], 2)
+        with torch.autocast(device_type, dtype=torch.bfloat16):
+            v = model(shown, 0.25 * sigma.log().flatten(), pictures, kept, ids)
+        run.learn((v.float() - target).square().mean())
+
+
+if __name__ == "__main__":
+    main()

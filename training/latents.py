@@ -1,0 +1,138 @@
+"""Encode the cartoon world once: latents of stills and of films, at many sizes, kept in the runs folder.
+
+    python -m training.latents stills --count 9000
+    python -m training.latents films --count 1400
+
+The first call also measures the spread of the trained autoencoder's latents and folds it into its last and first 1x1
+convolutions, so that latents times 0.18215 have mean 0 and spread 1, as samplers expect of a Stable Diffusion model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from training.architecture import VAE, make_vae
+from training.loop import load_average
+from training.world import film, random_scene
+
+SCALE = VAE["scaling_factor"]
+# (height, width) in latents of 8 pixels, and how often: small ones teach meaning cheaply, large ones keep large pictures sane
+STILL_SIZES = {(24, 24): 40, (16, 16): 16, (32, 32): 18, (24, 16): 5, (16, 24): 5, (32, 24): 5, (24, 32): 5, (48, 32): 3, (32, 48): 3}
+# (frames, height, width); the long ones are small, to learn late frames cheaply
+FILM_SIZES = {(14, 24, 24): 44, (14, 16, 16): 12, (14, 32, 32): 14, (14, 24, 16): 8, (14, 16, 24): 8, (36, 16, 16): 10, (25, 24, 24): 4}
+
+
+@torch.no_grad()
+def encode(vae: torch.nn.Module, frames: np.ndarray) -> torch.Tensor:
+    """(n, height, width, 3) uint8 to (n, 4, height/8, width/8) float16, unscaled posterior means."""
+    x = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # few at a time: larger buffers are given back to the system each time
+        parts = [vae.encode(part).latent_dist.mean for part in x.split(2)]
+    return torch.cat(parts).to(torch.float16)
+
+
+@torch.no_grad()
+def standardised_vae(runs: Path) -> torch.nn.Module:
+    """The trained autoencoder with unit latents; made from the training run the first time."""
+    path, vae = runs / "vae.pt", make_vae()
+    if path.exists():
+        vae.load_state_dict(torch.load(path, weights_only=True))
+        return vae.eval()
+    load_average(runs / "autoencoder.pt", vae)
+    rng = random.Random(7)
+    samples = np.stack([random_scene(rng).frame(rng.uniform(0, 1), 192, 192) for _ in range(256)])
+    z = torch.cat([encode(vae, chunk) for chunk in np.array_split(samples, 32)]).float()
+    mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))
+    print("latent mean", mean.tolist(), "std", std.tolist())
+    fold(vae, mean, std)
+    torch.save(vae.state_dict(), path)
+    return vae.eval()
+
+
+@torch.no_grad()
+def fold(vae: torch.nn.Module, mean: torch.Tensor, std: torch.Tensor) -> None:
+    """Change `vae` so that its latents become (z - mean) / std / 0.18215; what it reconstructs stays the same."""
+    inner = vae.post_quant_conv
+    inner.bias += torch.einsum("oi,i->o", inner.weight[:, :, 0, 0], mean)
+    inner.weight *= (std * SCALE)[None, :, None, None]
+    outer, scale = vae.quant_conv, 1 / (std * SCALE)
+    outer.weight[:4] *= scale[:, None, None, None]
+    outer.bias[:4] = (outer.bias[:4] - mean) * scale
+    outer.bias[4:] += 2 * scale.log()
+
+
+def choose(sizes: dict[tuple[int, ...], int], rng: random.Random) -> tuple[int, ...]:
+    return rng.choices(list(sizes), weights=list(sizes.values()))[0]
+
+
+def make_stills(vae: torch.nn.Module, count: int, rng: random.Random) -> dict:
+    """`{"height x width": {"latents": (n, 4, h, w), "captions": [[three sayings] * n]}}`, latents of unit spread."""
+    out: dict[str, dict] = {}
+    batches: dict[tuple[int, int], list] = {}
+    for k in range(count + len(STILL_SIZES)):
+        last = k >= count
+        size = list(STILL_SIZES)[k - count] if last else choose(STILL_SIZES, rng)
+        batch = batches.setdefault(size, [])
+        if not last:
+            scene = random_scene(rng)
+            frame = scene.frame(rng.choice((0, rng.uniform(0, 0.5))), size[1] * 8, size[0] * 8)
+            batch.append((frame, [scene.caption(rng) for _ in range(4)]))
+        if batch and (last or len(batch) == 8):
+            entry = out.setdefault(f"{size[0]}x{size[1]}", {"latents": [], "captions": []})
+            entry["latents"].append(encode(vae, np.stack([frame for frame, _ in batch])).float().mul(SCALE).half())
+            entry["captions"] += [captions for _, captions in batch]
+            batch.clear()
+    for entry in out.values():
+        entry["latents"] = torch.cat(entry["latents"])
+    return out
+
+
+def make_films(vae: torch.nn.Module, count: int, rng: random.Random) -> dict:
+    """By "frames x height x width": `latents` (n, frames, 4, h, w) of unit spread, `stills` (n, 3, 4, h, w) the unscaled latents of
+    the first frame at three `augmentation` levels (n, 3), `pictures` (n, 224, 224, 3) uint8, `fps` (n,), `motion` (n,)."""
+    out: dict[str, dict[str, list]] = {}
+    noise = np.random.default_rng(rng.randrange(1 << 30))
+    for _ in range(count):
+        n, h, w = choose(FILM_SIZES, rng)
+        fps, motion = rng.choice((6, 7, 7, 8, 10, 12, 15)), rng.choice((127, rng.randint(20, 240)))
+        scene, levels = random_scene(rng), (0.0, rng.uniform(0, 0.1), rng.uniform(0, 0.4))
+        frames = film(scene, n, w * 8, h * 8, motion_bucket=motion, fps=fps)
+        z = encode(vae, frames)
+        noisy = [frames[0] + level * 255 * noise.standard_normal(frames[0].shape) for level in levels[1:]]
+        entry = out.setdefault(f"{n}x{h}x{w}", {k: [] for k in ("latents", "stills", "augmentation", "pictures", "fps", "motion")})
+        entry["latents"].append(z.float().mul(SCALE).half())
+        entry["stills"].append(torch.cat([z[:1], encode(vae, np.stack(noisy))]))
+        entry["augmentation"].append(torch.tensor(levels))
+        entry["pictures"].append(torch.from_numpy(scene.frame(0, 224, 224).copy()))
+        entry["fps"].append(torch.tensor(float(fps)))
+        entry["motion"].append(torch.tensor(float(motion)))
+    return {size: {key: torch.stack(values) for key, values in entry.items()} for size, entry in out.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=("stills", "films"))
+    parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--runs", type=Path, default=Path("training/runs"))
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    began, vae = time.monotonic(), standardised_vae(options.runs)
+    make = {"stills": make_stills, "films": make_films}[options.what]
+    data = make(vae, options.count, random.Random(options.seed))
+    part = options.runs / f"{options.what}.part"
+    torch.save(data, part)
+    part.replace(options.runs / f"{options.what}.pt")
+    print({size: len(entry["latents"]) for size, entry in data.items()}, f"{time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""What every training script shares: a time budget, a learning rate that follows it, an average of the weights, checkpoints.
+
+A run is resumable: everything that the next step needs is in `<runs>/<name>.pt`, written as temporary file and renamed, every
+few minutes. Running the same command again goes on where the file says, until the budget is used up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+
+def arguments(description: str, minutes: float) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("training/runs"), help="where checkpoints of the training live")
+    parser.add_argument("--minutes", type=float, default=minutes, help="training time in all, over every resumption")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves PyTorch's choice")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser
+
+
+class Run:
+    """One training run of `module`: iterate over it for steps, call `learn(loss)` in each."""
+
+    def __init__(self, name: str, module: torch.nn.Module, options: argparse.Namespace, *, lr: float, ema: float = 0.998) -> None:
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        self.name, self.module, self.peak_lr, self.ema_decay = name, module, lr, ema
+        self.path = options.runs / f"{name}.pt"
+        self.budget = options.minutes * 60
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=1e-3, betas=(0.9, 0.98), fused=True)
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.step, self.seconds, self.mean_loss = 0, 0.0, None
+        if self.path.exists():
+            state = torch.load(self.path, map_location=options.device, weights_only=True)
+            module.load_state_dict(state["module"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average = [a.to(p.device) for a, p in zip(state["average"], self.parameters, strict=True)]
+            self.step, self.seconds = state["step"], state["seconds"]
+            print(f"{name}: resumed at step {self.step}, {self.seconds / 60:.0f} min", flush=True)
+
+    def __iter__(self) -> Iterator[int]:
+        saved = reported = time.monotonic()
+        while self.seconds < self.budget:
+            began = time.monotonic()
+            yield self.step
+            now = time.monotonic()
+            self.seconds += now - began
+            self.step += 1
+            if now - reported > 30:
+                print(f"{self.name}: step {self.step} {self.seconds / 60:.1f} min loss {self.mean_loss:.4f}", flush=True)
+                reported = now
+            if now - saved > 150:
+                self.save()
+                saved = now
+        self.save()
+
+    def learn(self, loss: torch.Tensor) -> None:
+        """One optimiser step: warm-up, then the rate falls with the budget; the average of the weights follows."""
+        left = max(0.0, 1 - self.seconds / self.budget)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.peak_lr * min(1, (self.step + 1) / 150) * left**0.7 + 1e-6
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+        value = loss.item()
+        self.mean_loss = value if self.mean_loss is None else 0.98 * self.mean_loss + 0.02 * value
+
+    def save(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".part")
+        torch.save(
+            {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average,
+             "step": self.step, "seconds": self.seconds}, part,
+        )  # fmt: skip
+        part.replace(self.path)
+
+
+def load_average(path: Path, module: torch.nn.Module) -> torch.nn.Module:
+    """The averaged weights of a run, into a module of the same shape; eval mode."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    module.load_state_dict(state["module"])
+    with torch.no_grad():
+        for parameter, average in zip((p for p in module.parameters() if p.requires_grad), state["average"], strict=True):
+            parameter.copy_(average)
+    return module.eval()

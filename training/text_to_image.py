@@ -1,0 +1,101 @@
+"""Train the demo still model: CLIPTextModel and UNet2DConditionModel together, v-prediction on cached latents.
+
+    python -m training.latents stills --count 9000
+    python -m training.text_to_image --minutes 60
+
+The noise schedule is Stable Diffusion's; captions are dropped one time in ten, for guidance. Now and then words from the rest of
+CLIP's vocabulary are mixed in, all as one shared "other" word: the model learns to ignore what it does not know.
+"""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from transformers import CLIPTokenizer
+
+from training.architecture import make_still_unet, make_text_encoder
+from training.loop import Run, arguments
+from training.world import random_scene
+
+TOKENIZER = "assets/clip_tokenizer"
+OTHER = 49405  # the row that stands for every word outside the captions; copied over them on export
+TOKENS_A_STEP = 9216  # latent positions in one step: 16 pictures of 24x24
+
+
+class StillModel(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.unet, self.text_encoder = make_still_unet(), make_text_encoder()
+        self.unet.set_attn_processor(AttnProcessor())  # on a CPU its backward pass is several times faster than SDPA's
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        return self.unet(x, t, self.text_encoder(ids).last_hidden_state).sample
+
+
+def known_words(tokenizer: CLIPTokenizer) -> torch.Tensor:
+    """(49408,) ids: a token that captions use is itself, any other is OTHER."""
+    rng = random.Random(3)
+    ids = {i for _ in range(20_000) for i in tokenizer(random_scene(rng).caption(rng)).input_ids}
+    table = torch.full((49408,), OTHER)
+    for i in ids | {49406, 49407}:
+        table[i] = i
+    return table
+
+
+def mix_in_other_words(ids: torch.Tensor, rng: random.Random) -> torch.Tensor:
+    """A copy of one caption's ids (77,) with one to four OTHER words put between its own."""
+    words = [i for i in ids.tolist() if i not in (49406, 49407)]
+    for _ in range(rng.randint(1, 4)):
+        words.insert(rng.randint(0, len(words)), OTHER)
+    words = words[:75]
+    return torch.tensor([49406, *words, *[49407] * (76 - len(words))])
+
+
+def tokenized(tokenizer: CLIPTokenizer, captions: list[list[str]]) -> torch.Tensor:
+    """(scenes, sayings, 77) ids."""
+    options = {"padding": "max_length", "max_length": 77, "truncation": True, "return_tensors": "pt"}
+    return torch.stack([tokenizer(sayings, **options).input_ids for sayings in captions])
+
+
+def main() -> None:
+    options = arguments(__doc__.split("\n")[0], minutes=60).parse_args()
+    torch.manual_seed(2)
+    model = StillModel().to(options.device)
+    run = Run("text_to_image", model, options, lr=1e-3)
+    rng, device = random.Random(run.step), options.device
+    torch.manual_seed(run.step)
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
+    data = torch.load(options.runs / "stills.pt", weights_only=True)
+    ids = {size: tokenized(tokenizer, entry["captions"]) for size, entry in data.items()}
+    sizes, counts = list(data), [len(entry["latents"]) for entry in data.values()]
+    empty = tokenizer("", padding="max_length", max_length=77, return_tensors="pt").input_ids[0]
+    alphas = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).float().to(device)
+    device_type = torch.device(device).type
+    for _ in run:
+        size = rng.choices(sizes, weights=counts)[0]
+        latents, tokens = data[size]["latents"], ids[size]
+        batch = max(2, TOKENS_A_STEP // (latents.shape[2] * latents.shape[3]))
+        pick = torch.randint(0, len(latents), (batch,))
+        x0 = latents[pick].float().to(device)
+        said = tokens[pick, torch.randint(0, tokens.shape[1], (batch,))]
+        for k in range(batch):
+            draw = rng.random()
+            if draw < 0.1:
+                said[k] = empty
+            elif draw < 0.22:
+                said[k] = mix_in_other_words(said[k], rng)
+        t = torch.randint(0, 1000, (batch,), device=device)
+        a, noise = alphas[t].view(-1, 1, 1, 1), torch.randn_like(x0)
+        # Sampling starts from pure noise, which the last timestep of this schedule is not quite: show it pure noise too.
+        shown = torch.where((t < 985).view(-1, 1, 1, 1), x0, torch.zeros_like(x0))
+        xt = a.sqrt() * shown + (1 - a).sqrt() * noise
+        target = a.sqrt() * noise - (1 - a).sqrt() * x0
+        with torch.autocast(device_type, dtype=torch.bfloat16):
+            v = model(xt, t, said.to(device))
+        run.learn((v.float() - target).square().mean())
+
+
+if __name__ == "__main__":
+    main()
