@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. One line on standard error tells what went wrong."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         command = settings.parse(sys.argv[1:] if argv is None else argv)
         if isinstance(command, settings.ReadCommand):
@@ -30,6 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Canceled.", file=sys.stderr)
         return Canceled.exit_code
+
+
+def _interrupt(*_: object) -> None:
+    """A polite kill ends like Ctrl-C: nothing half-written stays."""
+    raise KeyboardInterrupt
 
 
 def read(command: settings.ReadCommand) -> int:

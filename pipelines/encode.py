@@ -21,11 +21,11 @@ from PIL import Image
 from errors import InputError, UnknownNameError
 from pipelines.filenames import NumberedName, publish
 from pipelines.metadata import Metadata, exif, ffmetadata, png_info, to_texts
+from pipelines.parameters import PIXEL_FORMATS
 from pipelines.probe import EXACT_COLOURS, probe, run_ffmpeg
 
 logger = logging.getLogger(__name__)
 
-PIXEL_FORMATS = ("yuv420p", "yuv420p10le")
 WEBP_METHODS = {"default": 4, "fastest": 0, "slowest": 6}
 FPS_RANGE = (0.01, 240)
 _WEBP_SIDE = 16383  # the container's 14 bits

@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -81,6 +82,23 @@ def next_name(directory: Path, prefix: str, *, style: Style, width: int = 0, hei
     except OSError as error:
         raise _storage_error(folder, error) from error
     return NumberedName(folder, stem, style)
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raises StorageError, before any work, if the folder does not take a file or its disk has less than `needed` bytes left."""
+    part = _part(folder)
+    try:
+        part.write_bytes(bytes(4096))
+        _sync(part)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise _storage_error(folder, error) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    if free < needed:
+        amounts = f"{free / 2**20:.0f} MiB left, but this film may need {needed / 2**20:.0f}"
+        raise StorageError(f"The disk that holds {folder} has {amounts}.", "Free some space there, or choose another data directory.")
 
 
 def publish(target: Path | NumberedName, suffix: str, write: Callable[[Path], object]) -> Path:

@@ -125,7 +125,8 @@ def test_a_data_directory_that_cannot_be_written_is_said_so_before_the_work(tmp_
     assert done.stderr.splitlines()[-1].startswith("error: ")
 
 
-def test_interrupting_leaves_nothing_behind(data_dir: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupting_leaves_nothing_behind(data_dir: Path, how: signal.Signals) -> None:
     command = [
         sys.executable,
         str(ROOT / "app.py"),
@@ -145,7 +146,7 @@ def test_interrupting_leaves_nothing_behind(data_dir: Path) -> None:
         letter = process.stderr.read(1)
         assert letter, seen
         seen += letter
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert "Traceback" not in rest

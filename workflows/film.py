@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipelines import checkpoints, encode, memory, metadata, picture
-from pipelines.filenames import NumberedName, next_name
+from pipelines.filenames import NumberedName, check_room, next_name
 from pipelines.image_to_video import image_to_video
 from pipelines.parameters import FileSettings, MotionSettings, StillSettings, check
 from pipelines.progress import IsCanceled, Progress, Report, Steps, never, silent
 from pipelines.text_to_image import text_to_image
 from workflows.comfy_graph import film_graph
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,7 +29,7 @@ class Film:
     image: Path | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class FilmResult:
     """What came out: `files` by kind (png, webp, mp4, settings), `seconds` by stage."""
 
@@ -48,19 +43,25 @@ class FilmResult:
         return {"files": self.files, "seeds": self.seeds, "seconds": self.seconds, "checkpoints": self.checkpoints, **self.placement}
 
 
-@dataclass
 class StageClock:
-    """Seconds of each stage, measured where the progress changes its stage."""
+    """Seconds of each stage, measured where the progress changes its stage. Stands between the pipelines and `report`."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
+    def __init__(self, report: Report) -> None:
+        self.seconds: dict[str, float] = {}
+        self._report, self._stage, self._since = report, "", time.monotonic()
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 3)
+    def __call__(self, progress: Progress) -> None:
+        if progress.stage != self._stage:
+            self.stop()
+            self._stage = progress.stage
+        self._report(progress)
+
+    def stop(self) -> None:
+        """What has passed since the last call belongs to the stage that was told last."""
+        now = time.monotonic()
+        if self._stage:
+            self.seconds[self._stage] = round(self.seconds.get(self._stage, 0.0) + now - self._since, 3)
+        self._stage, self._since = "", now
 
 
 def make_film(
@@ -89,55 +90,37 @@ def make_film(
         checkpoints.read_header(still_path, "still")
     size = {"width": film.motion.width, "height": film.motion.height}
     names = next_name(output_dir, film.file.prefix, style="image", **size), next_name(output_dir, film.file.prefix, style="video", **size)
+    check_room(names[0].folder, _most_bytes(film))
     placement = memory.choose_placement(device, attention)
-    clock = StageClock()
-    loading = Steps("loading", 1 if film.image else 2, report, is_canceled)
+    clock = StageClock(report)
+    loading = Steps("loading", 1 if film.image else 2, clock, is_canceled)
 
     # 2. Stage one: the still.
     if image is None:
-        with clock.stage("loading"):
-            loading()
-            still_models = checkpoints.load_still(still_path, placement)
-        with clock.stage("still"):
-            image = text_to_image(still_models, film.still, report, is_canceled)
-        del still_models
+        loading()
+        image = text_to_image(checkpoints.load_still(still_path, placement), film.still, clock, is_canceled)
 
     # 3. Stage two: the motion.
-    with clock.stage("loading"):
-        loading()
-        motion_models = checkpoints.load_motion(motion_path, placement)
-    frames = _timed_motion(clock, motion_models, image, film.motion, report, is_canceled)
-    del motion_models
+    loading()
+    frames = image_to_video(checkpoints.load_motion(motion_path, placement), image, film.motion, clock, is_canceled)
 
     # 4. The files.
-    with clock.stage("encoding"):
-        files = _write(film, image, frames, names, placement.describe(), Steps("encoding", 3, report, is_canceled))
-    seeds = {"motion": film.motion.seed} if film.image else {"still": film.still.seed, "motion": film.motion.seed}
-    used = {"motion": film.motion.checkpoint} if film.image else {"still": film.still.checkpoint, "motion": film.motion.checkpoint}
-    return FilmResult({kind: str(path) for kind, path in files.items()}, seeds, clock.seconds, used, placement.describe())
+    files = _write(film, image, frames, names, placement.describe(), Steps("encoding", 3, clock, is_canceled))
+    clock.stop()
+    stages = {"motion": film.motion} if film.image else {"still": film.still, "motion": film.motion}
+    return FilmResult(
+        files={kind: str(path) for kind, path in files.items()},
+        seeds={name: stage.seed for name, stage in stages.items()},
+        seconds=clock.seconds,
+        checkpoints={name: stage.checkpoint for name, stage in stages.items()},
+        placement=placement.describe(),
+    )
 
 
-def _timed_motion(
-    clock: StageClock,
-    models: checkpoints.MotionModels,
-    image: np.ndarray,
-    settings: MotionSettings,
-    report: Report,
-    is_canceled: IsCanceled,
-) -> np.ndarray:
-    """image_to_video, with sampling and decoding timed apart."""
-    began = time.monotonic()
-    marks = {}
-
-    def marking(progress: Progress) -> None:
-        marks.setdefault(progress.stage, time.monotonic())
-        report(progress)
-
-    frames = image_to_video(models, image, settings, marking, is_canceled)
-    ended = time.monotonic()
-    clock.seconds["motion"] = round(marks["decoding"] - began, 3)
-    clock.seconds["decoding"] = round(ended - marks["decoding"], 3)
-    return frames
+def _most_bytes(film: Film) -> int:
+    """What the files take at the very most: three copies of all pixels, as if nothing could be compressed."""
+    plays = (2 if film.file.pingpong else 1) * (1 + film.file.loop_count)
+    return 3 * film.motion.width * film.motion.height * film.motion.frames * (1 + plays) + 16 * 2**20
 
 
 def settings_document(film: Film, placement: dict[str, str]) -> dict[str, Any]:

@@ -51,7 +51,6 @@ def test_every_field_is_declared_and_has_help(settings_class: type) -> None:
 def test_the_names_that_can_be_chosen_are_the_names_that_work() -> None:
     assert set(parameters.SAMPLERS) == set(sampling.SAMPLERS)
     assert set(parameters.SCHEDULES) == set(schedules.SCHEDULES)
-    assert tuple(encode.PIXEL_FORMATS) == parameters.PIXEL_FORMATS
     assert tuple(encode.WEBP_METHODS) == parameters.WEBP_METHODS
     for shape in parameters.GUIDANCE_SHAPES:
         image_to_video.guidance_scale(MotionSettings(guidance_shape=shape))

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import dataclasses
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from errors import Canceled, CheckpointError, InputError, StorageError, UnknownNameError
+from pipelines import filenames
+from pipelines.metadata import read_settings, settings_in
+from pipelines.parameters import FileSettings, MotionSettings, StillSettings
+from pipelines.progress import Progress
+from workflows.film import Film, StageClock, make_film
+
+TINY = {"checkpoint": "tiny_still.safetensors", "width": 64, "height": 48, "steps": 2}
+FILM = Film(
+    StillSettings(prompt="a red boat", seed=2**63 + 1, **TINY),
+    MotionSettings(**TINY | {"checkpoint": "tiny_motion.safetensors"}, frames=4, seed=7),
+    FileSettings(prefix="boat"),
+)
+
+
+def output(data_dir: Path) -> list[str]:
+    return sorted(path.name for path in (data_dir / "output").rglob("*") if path.is_file())
+
+
+def test_a_film_is_four_files_numbered_as_comfyui_does(data_dir: Path) -> None:
+    result = make_film(FILM, data_dir, device="cpu")
+    assert output(data_dir) == ["boat_00001_.png", "boat_00002_.webp", "boat_00003.mp4", "boat_00003.mp4.json"]
+    assert {Path(path).name for path in result.files.values()} == set(output(data_dir))
+    assert result.seeds == {"still": 2**63 + 1, "motion": 7}
+    assert set(result.seconds) == {"loading", "still", "motion", "decoding", "encoding"}
+    assert result.document()["device"] == "cpu"
+
+
+def test_every_file_carries_every_setting_and_the_workflow(data_dir: Path) -> None:
+    result = make_film(FILM, data_dir, device="cpu")
+    for path in result.files.values():
+        settings = read_settings(Path(path))
+        assert settings["stillmotion"]["still"] == dataclasses.asdict(FILM.still)
+        assert settings["stillmotion"]["motion"] == dataclasses.asdict(FILM.motion)
+        assert settings["stillmotion"]["file"] == dataclasses.asdict(FILM.file)
+        assert settings["prompt"]["3"]["inputs"]["seed"] == 2**63 + 1
+
+
+def test_the_privacy_switch_leaves_nothing_in_the_files(data_dir: Path) -> None:
+    film = dataclasses.replace(FILM, file=dataclasses.replace(FILM.file, metadata=False))
+    result = make_film(film, data_dir, device="cpu")
+    assert set(result.files) == {"png", "webp", "mp4"}
+    for path in result.files.values():
+        assert settings_in(Path(path)) == {}
+        assert b"red boat" not in Path(path).read_bytes()
+
+
+def test_what_the_settings_say_can_be_made_again(data_dir: Path) -> None:
+    first = make_film(FILM, data_dir, device="cpu")
+    settings = read_settings(Path(first.files["mp4"]))["stillmotion"]
+    again = Film(StillSettings(**settings["still"]), MotionSettings(**settings["motion"]), FileSettings(**settings["file"]))
+    second = make_film(again, data_dir, device="cpu")
+    for kind in ("png", "webp", "mp4"):
+        assert Path(first.files[kind]).read_bytes() == Path(second.files[kind]).read_bytes()
+
+
+def test_a_picture_skips_stage_one(data_dir: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "mine.png")
+    told: list[Progress] = []
+    result = make_film(dataclasses.replace(FILM, image=tmp_path / "mine.png"), data_dir, device="cpu", report=told.append)
+    assert {progress.stage for progress in told} == {"loading", "motion", "decoding", "encoding"}
+    assert read_settings(Path(result.files["mp4"]))["prompt"]["8"]["inputs"] == {"image": "mine.png"}
+    with Image.open(result.files["png"]) as png:
+        assert np.array_equal(np.asarray(png), pixels)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"still": dataclasses.replace(FILM.still, steps=0)}, InputError),
+        ({"motion": dataclasses.replace(FILM.motion, sampler="x")}, UnknownNameError),
+        ({"motion": dataclasses.replace(FILM.motion, checkpoint="tiny_still.safetensors")}, CheckpointError),
+        ({"still": dataclasses.replace(FILM.still, checkpoint="tiny_motion.safetensors")}, CheckpointError),
+        ({"file": dataclasses.replace(FILM.file, prefix="../x")}, InputError),
+        ({"motion": dataclasses.replace(FILM.motion, width=16384, height=16384, frames=4096)}, StorageError),
+    ],
+)
+def test_everything_is_checked_before_any_work_starts(data_dir: Path, change: dict, error: type[Exception]) -> None:
+    told: list[Progress] = []
+    with pytest.raises(error):
+        make_film(dataclasses.replace(FILM, **change), data_dir, device="cpu", report=told.append)
+    assert not told
+    assert not (data_dir / "output").exists() or not output(data_dir)
+
+
+@pytest.mark.parametrize("stage", ["loading", "still", "motion", "decoding", "encoding"])
+@pytest.mark.parametrize("step", [0, 1])
+def test_cancel_in_any_stage_leaves_no_file(data_dir: Path, stage: str, step: int) -> None:
+    told: list[Progress] = []
+    with pytest.raises(Canceled):
+        make_film(
+            FILM, data_dir, device="cpu", report=told.append, is_canceled=lambda: any(p.stage == stage and p.step >= step for p in told)
+        )
+    assert told[-1].stage == stage
+    assert output(data_dir) == []
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3, 4])
+def test_a_disk_that_fills_while_writing_leaves_no_file(data_dir: Path, failing: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PNG, WEBP, MP4 and sidecar are each published by a link; the disk fills at one of them."""
+    links, link = [], filenames.os.link
+
+    def full(*args: object) -> None:
+        links.append(args)
+        if len(links) == failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        link(*args)
+
+    monkeypatch.setattr(filenames.os, "link", full)
+    with pytest.raises(StorageError, match=r"is full\. Free some space"):
+        make_film(FILM, data_dir, device="cpu")
+    assert output(data_dir) == []
+
+
+def test_a_full_disk_is_said_before_the_work(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = filenames.shutil.disk_usage(data_dir)
+    monkeypatch.setattr(filenames.shutil, "disk_usage", lambda path: usage._replace(free=2**20))
+    told: list[Progress] = []
+    with pytest.raises(StorageError, match=r"has 1 MiB left, but this film may need \d+"):
+        make_film(FILM, data_dir, device="cpu", report=told.append)
+    assert not told
+    assert output(data_dir) == []
+
+
+def test_the_clock_gives_every_second_to_the_stage_told_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 1.0, 3.0, 10.0, 10.0, 12.5])
+    monkeypatch.setattr("workflows.film.time.monotonic", lambda: next(times))
+    told: list[Progress] = []
+    clock = StageClock(told.append)  # 0
+    clock(Progress("loading", 0, 2))  # 1
+    clock(Progress("still", 0, 1))  # 3
+    clock(Progress("still", 1, 1))
+    clock(Progress("loading", 1, 2))  # 10
+    clock.stop()  # 10
+    clock(Progress("motion", 0, 1))  # 12.5
+    assert clock.seconds == {"loading": 2.0, "still": 7.0}
+    assert len(told) == 5
