@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StillmotionError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # whoever read our output has seen enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("Canceled.", file=sys.stderr)
         return Canceled.exit_code
@@ -42,7 +46,7 @@ def _interrupt(*_: object) -> None:
 def read(command: settings.ReadCommand) -> int:
     from pipelines.metadata import read_settings
 
-    print(json.dumps(read_settings(command.path), indent=2, ensure_ascii=False))
+    print(json.dumps(read_settings(command.path), indent=2, ensure_ascii=False), flush=True)
     return 0
 
 
