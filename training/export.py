@@ -36,20 +36,30 @@ def write(path: Path, name: str, kind: str, sampling: dict, components: dict, we
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
+def finished_vae(runs: Path) -> torch.nn.Module:
+    """The autoencoder, with the decoder that went on training if there is one."""
+    vae = standardised_vae(runs)
+    if (runs / "decoder.pt").exists():
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+        load_average(runs / "decoder.pt", vae)
+    return vae
+
+
 @torch.no_grad()
 def export_still(runs: Path) -> None:
-    model = load_average(runs / "text_to_image.pt", StillModel())
+    model, vae = load_average(runs / "text_to_image.pt", StillModel()), finished_vae(runs)
     words = model.text_encoder.get_input_embeddings().weight
     words.copy_(words[known_words(CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True))])
     assert torch.equal(words[0], words[OTHER])
-    weights = tensors(unet=model.unet, text_encoder=model.text_encoder, vae=standardised_vae(runs))
+    weights = tensors(unet=model.unet, text_encoder=model.text_encoder, vae=vae)
     components = {"unet": architecture.STILL_UNET, "text_encoder": architecture.TEXT, "vae": architecture.VAE}
     write(BUNDLED / DEMO_STILL, "Stillmotion demo: cartoon stills", "still", {"prediction_type": "v_prediction"}, components, weights)
 
 
 def export_motion(runs: Path) -> None:
     model = load_average(runs / "image_to_video.pt", MotionModel())
-    weights = tensors(unet=model.unet, vision=model.vision, vae=standardised_vae(runs))
+    weights = tensors(unet=model.unet, vision=model.vision, vae=finished_vae(runs))
     components = {"unet": architecture.MOTION_UNET, "vision": architecture.VISION, "vae": architecture.VAE}
     sampling = {"sigma_min": 0.002, "sigma_max": 700.0}
     write(BUNDLED / DEMO_MOTION, "Stillmotion demo: cartoon motion", "motion", sampling, components, weights)

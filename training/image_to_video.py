@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 
+from pipelines.checkpoints import BUNDLED, DEMO_MOTION
+from pipelines.image_to_video import CLIP_MEAN, CLIP_STD
 from training.architecture import VAE, make_motion_unet, make_vision
-from training.loop import Run, arguments, load_average
+from training.loop import Run, arguments, load_average, load_bundled
 from training.text_to_image import StillModel
 
-CLIP_MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
-CLIP_STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
 STARTS_AS_IDENTITY = (".temporal_res_block.conv2.", ".attn1.to_out.0.", ".attn2.to_out.0.", ".ff.net.2.", ".ff_in.net.2.")
 
 
@@ -62,13 +62,16 @@ def main() -> None:
     options = arguments(__doc__.split("\n")[0], minutes=70).parse_args()
     torch.manual_seed(4)
     model = MotionModel()
-    if not (options.runs / "image_to_video.pt").exists():
+    if options.fine_tune:
+        load_bundled(model, BUNDLED / DEMO_MOTION)
+    elif not (options.runs / "image_to_video.pt").exists():
         first_weights(model, options.runs)
-    run = Run("image_to_video", model.to(options.device), options, lr=6e-4)
+    run = Run("image_to_video", model.to(options.device), options, lr=2e-4 if options.fine_tune else 6e-4)
     rng, device = random.Random(run.step), options.device
     torch.manual_seed(run.step)
     data = torch.load(options.runs / "films.pt", weights_only=True)
     sizes, counts = list(data), [len(entry["latents"]) for entry in data.values()]
+    mean, std = torch.tensor(CLIP_MEAN).view(3, 1, 1), torch.tensor(CLIP_STD).view(3, 1, 1)
     device_type = torch.device(device).type
     for _ in run:
         entry = data[rng.choices(sizes, weights=counts)[0]]
@@ -79,7 +82,7 @@ def main() -> None:
         variant = torch.tensor([rng.choice((0, 0, 1, 2)) for _ in pick])
         still = entry["stills"][pick, variant].float().to(device) * kept.view(-1, 1, 1, 1)
         ids = torch.stack([entry["fps"][pick] - 1, entry["motion"][pick], entry["augmentation"][pick, variant]], 1).to(device)
-        pictures = ((entry["pictures"][pick].permute(0, 3, 1, 2) / 255 - CLIP_MEAN) / CLIP_STD).to(device)
+        pictures = ((entry["pictures"][pick].permute(0, 3, 1, 2) / 255 - mean) / std).to(device)
         log_sigma = torch.where(torch.rand(len(pick)) < 0.9, 1.0 + 1.6 * torch.randn(len(pick)), torch.empty(len(pick)).uniform_(-4, 6.55))
         sigma = log_sigma.clamp(-6, 6.55).exp().to(device).view(-1, 1, 1, 1, 1)
         x = x0 + sigma * torch.randn_like(x0)

@@ -38,7 +38,7 @@ class Verdict:
 class Judge(nn.Module):
     """(n, 3, 96, 96) in 0..1 to subject, colour, place and side logits and (n, 2) the subject's centre."""
 
-    def __init__(self, width: int = 40) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
         sizes = [3, width, 2 * width, 3 * width, 3 * width]
         layers: list[nn.Module] = []
@@ -83,7 +83,7 @@ def _example(rng: random.Random) -> tuple[np.ndarray, list[float]]:
     return picture, truth
 
 
-def train_judge(path: Path, steps: int = 1600) -> Judge:
+def train_judge(path: Path, steps: int = 1300) -> Judge:
     """The judge at `path`, trained there first if there is none."""
     judge = Judge()
     if path.exists():

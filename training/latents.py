@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipelines.checkpoints import BUNDLED, DEMO_STILL
 from training.architecture import VAE, make_vae
-from training.loop import load_average
+from training.loop import load_average, load_bundled
 from training.world import film, random_scene
 
 SCALE = VAE["scaling_factor"]
@@ -39,10 +40,14 @@ def encode(vae: torch.nn.Module, frames: np.ndarray) -> torch.Tensor:
 
 @torch.no_grad()
 def standardised_vae(runs: Path) -> torch.nn.Module:
-    """The trained autoencoder with unit latents; made from the training run the first time."""
+    """The trained autoencoder with unit latents: made from the training run the first time, or the bundled one if there is no run."""
     path, vae = runs / "vae.pt", make_vae()
     if path.exists():
         vae.load_state_dict(torch.load(path, weights_only=True))
+        return vae.eval()
+    if not (runs / "autoencoder.pt").exists():
+        holder = torch.nn.ModuleDict({"vae": vae})
+        load_bundled(holder, BUNDLED / DEMO_STILL)
         return vae.eval()
     load_average(runs / "autoencoder.pt", vae)
     rng = random.Random(7)

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 
 def arguments(description: str, minutes: float) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("training/runs"), help="where checkpoints of the training live")
     parser.add_argument("--minutes", type=float, default=minutes, help="training time in all, over every resumption")
+    parser.add_argument("--fine-tune", action="store_true", help="without a run to resume, start from the bundled checkpoint")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves PyTorch's choice")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser
@@ -82,6 +84,13 @@ class Run:
              "step": self.step, "seconds": self.seconds}, part,
         )  # fmt: skip
         part.replace(self.path)
+
+
+def load_bundled(module: torch.nn.Module, checkpoint: Path) -> None:
+    """The weights of a released checkpoint into a module whose parts have the names of its components."""
+    weights = {name: tensor.float() for name, tensor in load_file(checkpoint).items()}
+    module.load_state_dict({name: weights[name] for name in module.state_dict()})
+    print(f"starting from {checkpoint.name}", flush=True)
 
 
 def load_average(path: Path, module: torch.nn.Module) -> torch.nn.Module:

@@ -16,11 +16,11 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTokenizer
 
+from pipelines.checkpoints import BUNDLED, DEMO_STILL, TOKENIZER
 from training.architecture import make_still_unet, make_text_encoder
-from training.loop import Run, arguments
+from training.loop import Run, arguments, load_bundled
 from training.world import random_scene
 
-TOKENIZER = "assets/clip_tokenizer"
 OTHER = 49405  # the row that stands for every word outside the captions; copied over them on export
 TOKENS_A_STEP = 9216  # latent positions in one step: 16 pictures of 24x24
 
@@ -69,8 +69,10 @@ def weights_at(progress: float, sizes: list[str], counts: list[int]) -> list[flo
 def main() -> None:
     options = arguments(__doc__.split("\n")[0], minutes=60).parse_args()
     torch.manual_seed(2)
-    model = StillModel().to(options.device)
-    run = Run("text_to_image", model, options, lr=1e-3)
+    model = StillModel()
+    if options.fine_tune:
+        load_bundled(model, BUNDLED / DEMO_STILL)
+    run = Run("text_to_image", model.to(options.device), options, lr=3e-4 if options.fine_tune else 1e-3)
     rng, device = random.Random(run.step), options.device
     torch.manual_seed(run.step)
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
