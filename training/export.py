@@ -18,7 +18,8 @@ from training import architecture
 from training.image_to_video import MotionModel
 from training.latents import standardised_vae
 from training.loop import load_average
-from training.text_to_image import OTHER, StillModel, known_words
+from training.text_encoder import OTHER, known_words
+from training.text_to_image import StillModel
 
 
 def tensors(**parts: torch.nn.Module) -> dict[str, torch.Tensor]:

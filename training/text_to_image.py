@@ -1,5 +1,6 @@
-"""Train the demo still model: CLIPTextModel and UNet2DConditionModel together, v-prediction on cached latents.
+"""Train the demo still model: a UNet2DConditionModel, v-prediction on cached latents, read through the finished text encoder.
 
+    python -m training.text_encoder
     python -m training.latents stills --count 9000
     python -m training.text_to_image --minutes 60
 
@@ -18,40 +19,20 @@ from transformers import CLIPTokenizer
 
 from pipelines.checkpoints import BUNDLED, DEMO_STILL, TOKENIZER
 from training.architecture import make_still_unet, make_text_encoder
-from training.loop import Run, arguments, load_bundled
-from training.world import random_scene
+from training.loop import Run, arguments, load_average, load_bundled
+from training.text_encoder import TextModel, mix_in_other_words
 
-OTHER = 49405  # the row that stands for every word outside the captions; copied over them on export
 TOKENS_A_STEP = 9216  # latent positions in one step: 16 pictures of 24x24
 
 
 class StillModel(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.unet, self.text_encoder = make_still_unet(), make_text_encoder()
+        self.unet, self.text_encoder = make_still_unet(), make_text_encoder().requires_grad_(False)
         self.unet.set_attn_processor(AttnProcessor())  # on a CPU its backward pass is several times faster than SDPA's
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         return self.unet(x, t, self.text_encoder(ids).last_hidden_state).sample
-
-
-def known_words(tokenizer: CLIPTokenizer) -> torch.Tensor:
-    """(49408,) ids: a token that captions use is itself, any other is OTHER."""
-    rng = random.Random(3)
-    ids = {i for _ in range(20_000) for i in tokenizer(random_scene(rng).caption(rng)).input_ids}
-    table = torch.full((49408,), OTHER)
-    for i in ids | {49406, 49407}:
-        table[i] = i
-    return table
-
-
-def mix_in_other_words(ids: torch.Tensor, rng: random.Random) -> torch.Tensor:
-    """A copy of one caption's ids (77,) with one to four OTHER words put between its own."""
-    words = [i for i in ids.tolist() if i not in (49406, 49407)]
-    for _ in range(rng.randint(1, 4)):
-        words.insert(rng.randint(0, len(words)), OTHER)
-    words = words[:75]
-    return torch.tensor([49406, *words, *[49407] * (76 - len(words))])
 
 
 def tokenized(tokenizer: CLIPTokenizer, captions: list[list[str]]) -> torch.Tensor:
@@ -72,6 +53,8 @@ def main() -> None:
     model = StillModel()
     if options.fine_tune:
         load_bundled(model, BUNDLED / DEMO_STILL)
+    elif not (options.runs / "text_to_image.pt").exists():
+        model.text_encoder.load_state_dict(load_average(options.runs / "text_encoder.pt", TextModel()).text_encoder.state_dict())
     run = Run("text_to_image", model.to(options.device), options, lr=3e-4 if options.fine_tune else 1e-3)
     rng, device = random.Random(run.step), options.device
     torch.manual_seed(run.step)
