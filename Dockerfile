@@ -1,8 +1,11 @@
-# CUDA by default; for a machine without a card: docker build --build-arg REQUIREMENTS=requirements.txt --build-arg BASE=debian:12-slim .
+# With CUDA: docker build .
+# Without:   docker build --build-arg BASE=debian:12-slim --build-arg REQUIREMENTS=requirements.txt \
+#                         --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu .
 ARG BASE=nvidia/cuda:12.8.1-base-ubuntu24.04
 FROM ${BASE}
 
 ARG REQUIREMENTS=requirements-cuda.txt
+ARG PIP_EXTRA_INDEX_URL=
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PATH=/opt/venv/bin:$PATH
 
 RUN apt-get update \

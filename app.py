@@ -7,11 +7,12 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import settings
-from errors import Canceled, StillmotionError
+from errors import Canceled, StillmotionError, StorageError
 
 if TYPE_CHECKING:
     from pipelines.progress import Progress
@@ -21,55 +22,62 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. One line on standard error tells what went wrong."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
+        for name in ("SIGTERM", "SIGHUP"):  # a polite kill or a closed terminal ends like Ctrl-C: nothing half-written stays
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.default_int_handler)
         command = settings.parse(sys.argv[1:] if argv is None else argv)
-        if isinstance(command, settings.ReadCommand):
-            return read(command)
-        return film(command)
+        return read(command) if isinstance(command, settings.ReadCommand) else film(command)
     except StillmotionError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:  # whoever read our output has seen enough, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         print("Canceled.", file=sys.stderr)
         return Canceled.exit_code
 
 
-def _interrupt(*_: object) -> None:
-    """A polite kill ends like Ctrl-C: nothing half-written stays."""
-    raise KeyboardInterrupt
+def say(text: str) -> None:
+    """Print to standard output, whatever its encoding. Whoever reads it may have seen enough, as `| head` does."""
+    try:
+        print(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise StorageError(f"The output could not be written: {error.strerror}.", "Everything else was done.") from error
 
 
 def read(command: settings.ReadCommand) -> int:
     from pipelines.metadata import read_settings
 
-    print(json.dumps(read_settings(command.path), indent=2, ensure_ascii=False), flush=True)
+    say(json.dumps(read_settings(command.path), indent=2, ensure_ascii=not is_utf8()))
     return 0
 
 
+def is_utf8() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
 def film(command: settings.FilmCommand) -> int:
+    began = time.monotonic()
     settings.quiet_environment()
     from workflows.film import Film, make_film
 
     made = Film(command.still, command.motion, command.file, command.image)
-    with ProgressBar(is_shown=not command.is_quiet) as bar:
+    with ProgressBar(is_shown=not command.is_quiet and sys.stderr is not None) as bar:
         result = make_film(made, command.data_dir, device=command.device, attention=command.attention, report=bar.report)
     if command.is_json:
-        print(json.dumps(result.document(), ensure_ascii=False))
+        say(json.dumps(result.document()))
     else:
-        print(summary(result))
+        say(summary(result, time.monotonic() - began))
     return 0
 
 
-def summary(result: FilmResult) -> str:
+def summary(result: FilmResult, total_seconds: float) -> str:
     """What a person wants to know: where the files are, the seeds, the time each stage took."""
     stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items())
     lines = [f"{kind.upper() if kind != 'settings' else 'JSON':<5} {path}" for kind, path in result.files.items()]
     lines += [f"seed  {', '.join(f'{stage} {seed}' for stage, seed in result.seeds.items())}"]
-    lines += [f"time  {stages}; {sum(result.seconds.values()):.1f} s in all, on {result.placement['device']}"]
+    lines += [f"time  {stages}; with the start {total_seconds:.1f} s, on {result.placement['device']}"]
     return "\n".join(lines)
 
 
@@ -82,8 +90,10 @@ class ProgressBar:
     def __enter__(self) -> ProgressBar:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is None:
+            self._finish()
+        elif self.bar is not None:
             self.bar.close()
 
     def report(self, progress: Progress) -> None:

@@ -6,6 +6,7 @@
     ├── UnreadableFileError      a given file is missing, damaged or of another kind     unreadable_file
     ├── CheckpointError          a model file is missing, damaged or does not fit        bad_checkpoint
     ├── StorageError             the data directory is full, read-only or not ours       storage
+    ├── MemoryExhaustedError     the device, or the machine, has too little memory       out_of_memory
     ├── EncodingError            a film could not be written, or did not read back       encoding
     └── Canceled                 somebody asked to stop; nothing is wrong                canceled
 
@@ -60,6 +61,11 @@ class CheckpointError(StillmotionError):
 
 class StorageError(StillmotionError):
     code = "storage"
+    exit_code = 2
+
+
+class MemoryExhaustedError(StillmotionError):
+    code = "out_of_memory"
     exit_code = 2
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,8 +19,10 @@ from pipelines.parameters import Choice, FileSettings, MotionSettings, StillSett
 VERSION = "0.1.0"
 RANDOM_SEEDS = 2**32  # as many as every program can say without rounding
 
-# Options of both stages that would have the same name: the still's come plain, the motion's with "motion-".
+_OWNERS = {"still": StillSettings, "motion": MotionSettings, "file": FileSettings}
+_GROUPS = {"still": "still", "motion": "motion", "file": "files"}
 _MOTION_NAMES = {"checkpoint", "steps", "guidance", "sampler", "schedule", "seed"}
+_STILL_NAMES = {"width", "height"}
 _EXAMPLES = """examples:
   python app.py film "Rocket takes off from the ground, fire, sky, airplane"
   python app.py film "a red boat sails on the sea" --frames 25 --motion-bucket-id 180 --seed 7
@@ -46,6 +48,22 @@ class ReadCommand:
     path: Path
 
 
+@dataclass(frozen=True)
+class _Option:
+    """One declared parameter on the command line."""
+
+    owner: str
+    name: str
+    flag: str
+    kind: type
+    declaration: Any
+    default: Any
+
+    @property
+    def dest(self) -> str:
+        return f"{self.owner}.{self.name}"
+
+
 class _Parser(argparse.ArgumentParser):
     """One clear line instead of the usage; `app.py` prints it and exits with 2."""
 
@@ -63,10 +81,10 @@ def parse(argv: Sequence[str]) -> FilmCommand | ReadCommand:
 
 def _parser() -> argparse.ArgumentParser:
     description, form = "Stillmotion: type a sentence, get a film.", argparse.RawDescriptionHelpFormatter
-    parser = _Parser(prog="app.py", description=description, epilog=_EXAMPLES, formatter_class=form)
+    parser = _Parser(prog="app.py", allow_abbrev=False, description=description, epilog=_EXAMPLES, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"Stillmotion {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_film(commands.add_parser("film", help="make a film from a prompt or from a picture", prog="app.py film"))
+    _add_film(commands.add_parser("film", help="make a film from a prompt or from a picture", prog="app.py film", allow_abbrev=False))
     read = commands.add_parser("read", help="print the settings that a PNG, WEBP or MP4 carries", prog="app.py read")
     read.add_argument("file", type=Path, metavar="FILE", help="a file of ours or of ComfyUI")
     return parser
@@ -81,31 +99,32 @@ def _add_film(film: argparse.ArgumentParser) -> None:
     film.add_argument("--quiet", action="store_true", dest="is_quiet", help="no progress bar")
     film.add_argument("--device", default="auto", metavar="NAME", help="auto, cuda, mps or cpu (default: auto)")
     film.add_argument("--attention", default="auto", metavar="NAME", help="auto, sdpa or xformers (default: auto)")
-    both = film.add_argument_group("size and seeds")
-    both.add_argument("--width", type=_whole, metavar="N", help="pixels, a multiple of 8 (default: 256)")
-    both.add_argument("--height", type=_whole, metavar="N", help="pixels, a multiple of 8 (default: 256)")
-    both.add_argument("--still-width", type=_whole, metavar="N", help="if the still is to have another size than the film")
-    both.add_argument("--still-height", type=_whole, metavar="N", help="the same")
-    _add_declared(film.add_argument_group("still"), "still", StillSettings, skip={"prompt", "width", "height"})
-    _add_declared(film.add_argument_group("motion"), "motion", MotionSettings, skip={"width", "height"})
-    _add_declared(film.add_argument_group("files"), "file", FileSettings, skip=set())
+    groups = {owner: film.add_argument_group(title) for owner, title in _GROUPS.items()}
+    for option in _film_options():
+        _add_declared(groups[option.owner], option)
 
 
-def _add_declared(group: argparse._ArgumentGroup, owner: str, settings_class: type, skip: set[str]) -> None:
-    for name, (kind, declaration, default) in declarations(settings_class).items():
-        if name in skip:
-            continue
-        option = f"--{'motion-' if owner == 'motion' and name in _MOTION_NAMES else ''}{name.replace('_', '-')}"
-        shown = "random" if name == "seed" else default if default != "" else "none"
-        words = f"{declaration.help} (default: {shown})"
-        if isinstance(declaration, Switch):
-            group.add_argument(option, dest=f"{owner}.{name}", action=argparse.BooleanOptionalAction, help=words)
-        else:
-            reader = {int: _whole, float: _number, str: str}[kind]
-            metavar = "N" if kind is int else "X" if kind is float else "NAME" if isinstance(declaration, Choice) else "TEXT"
-            if isinstance(declaration, Choice):
-                words = f"{declaration.help}: {', '.join(declaration.names)} (default: {shown})"
-            group.add_argument(option, dest=f"{owner}.{name}", type=reader, metavar=metavar, help=words)
+def _film_options() -> Iterator[_Option]:
+    """Every declared parameter as an option. Those that both stages have are the still's, and the motion's with "motion-" before them; but
+    width and height are the film's, and the still's with "still-"."""
+    for owner, settings_class in _OWNERS.items():
+        for name, declared in declarations(settings_class).items():
+            prefix = {("motion", name in _MOTION_NAMES): "motion-", ("still", name in _STILL_NAMES): "still-"}.get((owner, True), "")
+            if name != "prompt":
+                yield _Option(owner, name, f"--{prefix}{name.replace('_', '-')}", *declared)
+
+
+def _add_declared(group: argparse._ArgumentGroup, option: _Option) -> None:
+    declaration, default = option.declaration, option.default
+    names = f": {', '.join(declaration.names)}" if isinstance(declaration, Choice) else ""
+    special = {"width": "the film's", "height": "the film's"} if option.owner == "still" else {}
+    shown = ({"seed": "random", "negative_prompt": "none"} | special).get(option.name, default)
+    words = f"{declaration.help}{names} (default: {shown})".replace("%", "%%")
+    if isinstance(declaration, Switch):
+        group.add_argument(option.flag, dest=option.dest, action=argparse.BooleanOptionalAction, help=words)
+        return
+    metavar = "NAME" if names else {int: "N", float: "X", str: "TEXT"}[option.kind]
+    group.add_argument(option.flag, dest=option.dest, type=_READERS[option.kind], metavar=metavar, help=words)
 
 
 def _whole(text: str) -> int:
@@ -122,39 +141,50 @@ def _number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
 
 
+_READERS = {int: _whole, float: _number, str: str}
+
+
 def _film_command(options: argparse.Namespace) -> FilmCommand:
     if (options.prompt is None) == (options.image is None):
         both = "A prompt and a picture are both given." if options.image else "There is neither a prompt nor a picture."
         raise InputError(both, 'Give one of them: app.py film "PROMPT", or app.py film --image FILE.')
-    given = {key: value for key, value in vars(options).items() if value is not None}
-    still_size = _size(given.get("still_width", given.get("width")), given.get("still_height", given.get("height")))
-    still = StillSettings(**({"prompt": options.prompt or ""} | still_size | _given("still", given)))
-    motion = MotionSettings(**(_size(given.get("width"), given.get("height")) | _given("motion", given)))
-    file = FileSettings(**_given("file", given))
-    for values in (still, motion, file):
-        check(values)
-    return FilmCommand(
-        still,
-        motion,
-        file,
-        image=options.image,
-        data_dir=options.data_dir or Path(os.environ.get("STILLMOTION_DATA_DIR") or "data"),
-        **{key: getattr(options, key) for key in ("device", "attention", "is_json", "is_quiet")},
-    )
+    given: dict[str, dict[str, Any]] = {owner: {} for owner in _OWNERS}
+    labels: dict[str, dict[str, str]] = {owner: {} for owner in _OWNERS}
+    for option in _film_options():
+        labels[option.owner][option.name] = option.flag
+        value = getattr(options, option.dest)
+        if value is not None:
+            given[option.owner][option.name] = value
+    if options.image:
+        _check_no_still(given["still"], labels["still"])
+    settled = _settled(options, given)
+    film = {owner: settings_class(**settled[owner]) for owner, settings_class in _OWNERS.items()}
+    for owner in film:
+        check(film[owner], labels[owner])
+    data_dir = options.data_dir or Path(os.environ.get("STILLMOTION_DATA_DIR") or "data")
+    general = {key: getattr(options, key) for key in ("image", "device", "attention", "is_json", "is_quiet")}
+    return FilmCommand(**film, data_dir=data_dir, **general)
 
 
-def _given(owner: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What was given for one of the three settings; seeds that were not are drawn here, so that what is stored can be repeated."""
-    values = {key.removeprefix(f"{owner}."): value for key, value in given.items() if key.startswith(f"{owner}.")}
-    return values if owner == "file" else {"seed": secrets.randbelow(RANDOM_SEEDS)} | values
+def _check_no_still(given: dict[str, Any], labels: dict[str, str]) -> None:
+    for name in given:
+        if name != "seed":
+            hint = "Leave it out" + (f", or use --motion-{name}." if name in _MOTION_NAMES else ".")
+            raise InputError(f"{labels[name]} belongs to the still, which --image replaces.", hint)
 
 
-def _size(width: int | None, height: int | None) -> dict[str, int]:
-    return {key: value for key, value in {"width": width, "height": height}.items() if value is not None}
+def _settled(options: argparse.Namespace, given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What was given, with what follows from it: the still has the film's size, and one --seed settles both stages. Seeds that were not
+    given are drawn here, so that what is stored can be repeated."""
+    still, motion, file = given.values()
+    size = {name: motion[name] for name in ("width", "height") if name in motion}
+    seed = still.get("seed")
+    still_seed, motion_seed = (secrets.randbelow(RANDOM_SEEDS) if seed is None else seed for _ in range(2))
+    first = {"prompt": options.prompt or "", "seed": still_seed} | size
+    return {"still": first | still, "motion": {"seed": motion_seed} | motion, "file": file}
 
 
 def quiet_environment() -> None:
     """Settings that third-party libraries read from the environment when they are imported: no hub, no telemetry, no advice."""
-    no_network = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
-    for name, value in (no_network | {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}).items():
+    for name, value in {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}.items():
         os.environ.setdefault(name, value)

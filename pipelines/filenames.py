@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _STYLES: dict[str, tuple[str, str, re.RegexFlag]] = {
     "video": ("", r"_([0-9]+)\D*\.", re.IGNORECASE),
 }
 _NAME_BYTES = 200  # file systems stop at 255; the counter, the suffix and a sidecar's suffix still have to fit
+_ABANDONED_SECONDS = 24 * 3600
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # exFAT and many network mounts
@@ -85,9 +87,15 @@ def next_name(directory: Path, prefix: str, *, style: Style, width: int = 0, hei
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Raises StorageError, before any work, if the folder does not take a file or its disk has less than `needed` bytes left."""
+    """Raises StorageError, before any work, if the folder does not take a file or its disk has less than `needed` bytes left.
+
+    What processes that were killed left half-written there more than a day ago is removed.
+    """
     part = _part(folder)
     try:
+        for old in folder.glob(".*.part"):
+            if time.time() - old.stat().st_mtime > _ABANDONED_SECONDS:
+                old.unlink(missing_ok=True)
         part.write_bytes(bytes(4096))
         _sync(part)
         free = shutil.disk_usage(folder).free

@@ -2,8 +2,8 @@
 
     see the still -> condition on it -> noise from the seed -> sample with guidance that grows over the frames -> decode
 
-The numbers mean what they mean in ComfyUI 0.3.64, with one difference on purpose: the augmentation noise comes from the seed,
-so the same settings always give the same film.
+The numbers mean what they mean in ComfyUI 0.3.64, with one difference on purpose: the augmentation noise comes from the seeds
+alone, so the same settings always give the same film.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from errors import UnknownNameError
 from pipelines.checkpoints import MotionModels
-from pipelines.parameters import GUIDANCE_SHAPES, MotionSettings
+from pipelines.parameters import GUIDANCE_SHAPES, MotionSettings, StillSettings
 from pipelines.progress import IsCanceled, Report, Steps, never, silent
 from pipelines.sampling import count_model_calls, initial_noise, sample
 from pipelines.schedules import make_sigmas
@@ -39,27 +39,33 @@ class MotionConditioning:
 
 @torch.inference_mode()
 def image_to_video(
-    models: MotionModels, still: np.ndarray, settings: MotionSettings, report: Report = silent, is_canceled: IsCanceled = never
+    models: MotionModels,
+    still: np.ndarray,
+    settings: MotionSettings,
+    report: Report = silent,
+    is_canceled: IsCanceled = never,
+    after_still: torch.Generator | None = None,
 ) -> np.ndarray:
     """The frames: (frames, height, width, 3) float32 in 0..1. `still`: (h, w, 3) in 0..1, any size; cropped to the film's aspect.
 
-    Raises Canceled between two model calls or two decoded frames.
+    `after_still`: see `augmentation_noise`. Raises Canceled between two model calls or two decoded frames.
     """
-    # 1. What the model sees of the still.
-    conditioning = condition(models, still, settings)
-
-    # 2. Where sampling starts: noise for all frames in one draw.
+    # 1. The way ahead.
     sigmas = make_sigmas(settings.schedule, settings.steps, models.spacing, sampler=settings.sampler)
+    steps = Steps("motion", count_model_calls(settings.sampler, sigmas), report, is_canceled)
+    steps.begin()
+
+    # 2. What the model sees of the still, and where sampling starts: noise for all frames in one draw.
+    conditioning = condition(models, still, settings, after_still)
     noise = initial_noise((settings.frames, 4, settings.height // 8, settings.width // 8), settings.seed)
     x = models.spacing.noise_latent(noise, torch.zeros_like(noise), sigmas[0]).to(models.placement.device)
 
-    # 3. The way from noise to latents.
+    # 3. From noise to latents. This is the only place where the model is called.
     scale = guidance_scale(settings).to(x.device)
-    steps = Steps("motion", count_model_calls(settings.sampler, sigmas), report, is_canceled)
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         steps()
-        return guided(models, x, sigma, conditioning, scale, is_guided=abs(settings.guidance - 1) > 1e-9)
+        return guided(models, x, sigma, conditioning, scale, is_guided=bool((scale != 1).any()))
 
     latents = sample(settings.sampler, denoise, x, sigmas, settings.seed)
     steps.done()
@@ -71,7 +77,9 @@ def image_to_video(
     return frames
 
 
-def condition(models: MotionModels, still: np.ndarray, settings: MotionSettings) -> MotionConditioning:
+def condition(
+    models: MotionModels, still: np.ndarray, settings: MotionSettings, after_still: torch.Generator | None = None
+) -> MotionConditioning:
     """See, crop, add augmentation noise, encode. Raises nothing: the settings were checked before."""
     placement = models.placement
     pixels = torch.from_numpy(np.ascontiguousarray(still, dtype=np.float32)).permute(2, 0, 1)[None]  # (1, 3, h, w) in 0..1
@@ -79,12 +87,33 @@ def condition(models: MotionModels, still: np.ndarray, settings: MotionSettings)
     embedding = models.vision(seen).image_embeds[:, None].float()
     pixels = crop_and_resize(pixels, settings.width, settings.height)
     if settings.augmentation_level > 0:
-        generator = torch.Generator().manual_seed(settings.seed)
-        pixels = pixels + torch.randn(pixels.shape, generator=generator) * settings.augmentation_level
-    pixels = centre_crop(pixels, settings.width // 8 * 8, settings.height // 8 * 8)
+        pixels = pixels + augmentation_noise(settings, after_still) * settings.augmentation_level
     latent = models.vae.encode((pixels * 2 - 1).to(placement.device, models.vae.dtype)).latent_dist.mean.float()
     ids = torch.tensor([[settings.fps - 1, settings.motion_bucket_id, settings.augmentation_level]], device=placement.device)
     return MotionConditioning(embedding, latent, ids)
+
+
+def augmentation_noise(settings: MotionSettings, after_still: torch.Generator | None) -> Tensor:
+    """Unit noise for the pixels of the still, (1, 3, height, width).
+
+    ComfyUI draws it from the process's global generator, in whatever state that is. When a workflow runs there for the first time, the
+    state is what sampling the still left, and the values are drawn one by one; `after_still` in that state gives the same noise. Without
+    it, for a picture that was given, the film's own seed is used, after the noise that sampling starts from.
+    """
+    height, width = settings.height, settings.width
+    if after_still is None:
+        generator = torch.Generator().manual_seed(settings.seed)
+        torch.randn((settings.frames, 4, height // 8, width // 8), generator=generator)
+        return torch.randn((1, height, width, 3), generator=generator).permute(0, 3, 1, 2)
+    strided = torch.empty_strided((1, height, width, 3), (3 * height * width, width, 1, height * width))  # torch fills it serially
+    return strided.normal_(generator=after_still).permute(0, 3, 1, 2)
+
+
+def generator_left_by(still: StillSettings) -> torch.Generator:
+    """In the state in which sampling this still leaves the global generator of a ComfyUI that did nothing before."""
+    generator = torch.Generator().manual_seed(still.seed if still.sampler != "ddim" else (still.seed + 1) % 2**64)
+    torch.randn((1, 4, still.height // 8, still.width // 8), generator=generator)
+    return generator
 
 
 def clip_pixels(pixels: Tensor) -> Tensor:
@@ -100,11 +129,12 @@ def clip_pixels(pixels: Tensor) -> Tensor:
 def crop_and_resize(pixels: Tensor, width: int, height: int) -> Tensor:
     """Cut (1, 3, h, w) to the aspect of width x height, whole pixels and as many at either end, then scale it (bilinear)."""
     h, w = pixels.shape[2:]
-    if w / h > width / height:
-        cut = round((w - h * width / height) / 2)
+    old, new = w / h, width / height
+    if old > new:
+        cut = min(round((w - w * (new / old)) / 2), (w - 1) // 2)
         pixels = pixels[:, :, :, cut : w - cut]
-    elif w / h < width / height:
-        cut = round((h - w * height / width) / 2)
+    elif old < new:
+        cut = min(round((h - h * (old / new)) / 2), (h - 1) // 2)
         pixels = pixels[:, :, cut : h - cut]
     return F.interpolate(pixels, size=(height, width), mode="bilinear")
 
@@ -144,5 +174,5 @@ def predict(models: MotionModels, x: Tensor, sigma: float, embedding: Tensor, la
     timestep = models.spacing.timestep(sigma).to(x.device)
     stills = latent[:, None].expand(-1, x.shape[1], -1, -1, -1)  # every frame sees the same still
     shown = torch.cat([models.spacing.scale_input(x, sigma), stills], dim=2)
-    output = models.unet(shown.to(dtype), timestep.to(dtype), embedding.to(dtype), ids.to(dtype)).sample
+    output = models.unet(shown.to(dtype), timestep, embedding.to(dtype), ids).sample
     return models.spacing.denoised(x, output.to(x.dtype), sigma)

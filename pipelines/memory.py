@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from errors import InputError, UnknownNameError
+from errors import InputError, MemoryExhaustedError, UnknownNameError
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +30,8 @@ class Placement:
     reason: str
 
     def describe(self) -> dict[str, str]:
-        names = {"device": self.device.type, "dtype": str(self.dtype), "attention": self.attention}
-        return {key: value.removeprefix("torch.") for key, value in names.items()}
+        dtype = str(self.dtype).removeprefix("torch.")
+        return {"device": str(self.device), "dtype": dtype, "attention": self.attention, "reason": self.reason}
 
 
 def choose_placement(device: str = "auto", attention: str = "auto") -> Placement:
@@ -57,9 +60,10 @@ def _device(name: str) -> torch.device:
         available.insert(0, "cuda")
     if name == "auto":
         return torch.device(available[0])
-    if name.split(":")[0] not in ("cuda", "mps", "cpu"):
-        raise UnknownNameError("device", name, ("auto", "cuda", "mps", "cpu"))
-    if name.split(":")[0] not in available:
+    if not re.fullmatch(r"cpu|mps|cuda(:\d{1,3})?", name):
+        raise UnknownNameError("device", name, ("auto", "cuda", "cuda:0", "mps", "cpu"))
+    kind, _, index = name.partition(":")
+    if kind not in available or (index and int(index) >= torch.cuda.device_count()):
         raise InputError(f"There is no {name} device for PyTorch {torch.__version__} here.", f"Choose one of: {', '.join(available)}.")
     return torch.device(name)
 
@@ -79,16 +83,32 @@ def _attention(asked: str, device: torch.device) -> tuple[str, str]:
 def _xformers_problem() -> str:
     if importlib.util.find_spec("xformers") is None:
         return "xformers is not installed"
-    try:
-        import xformers.ops  # noqa: F401
-    except Exception as error:  # a wheel for another PyTorch fails in many ways
-        return f"xformers does not import: {error}"
+    try:  # a wheel for another PyTorch or another card fails in many ways, some only when it is used
+        from xformers.ops import memory_efficient_attention
+
+        sample = torch.zeros(1, 2, 1, 32, dtype=torch.float16, device="cuda")
+        memory_efficient_attention(sample, sample, sample)
+    except Exception as error:
+        return f"xformers does not work: {[*str(error).splitlines(), type(error).__name__][0]}"
     return ""
+
+
+@contextmanager
+def readable_memory_errors() -> Iterator[None]:
+    """Turns the many ways in which memory runs out into MemoryExhaustedError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
+            raise MemoryExhaustedError("There is not enough memory for this film.", "Use a smaller size or fewer frames.") from error
+        raise
 
 
 def place(module: nn.Module, placement: Placement, dtype: torch.dtype | None = None) -> nn.Module:
     """The module on its device, in its dtype, in eval mode, its attention set."""
-    module = module.to(placement.device, dtype or placement.dtype).eval().requires_grad_(False)
+    module = module.to(placement.device).eval().requires_grad_(False)
+    if next(module.parameters()).dtype != (dtype or placement.dtype):
+        module = module.to(dtype or placement.dtype)
     if placement.attention == "xformers" and hasattr(module, "enable_xformers_memory_efficient_attention"):
         module.enable_xformers_memory_efficient_attention()
     return module

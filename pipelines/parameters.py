@@ -1,7 +1,7 @@
 """Every parameter of a film, declared once: default, bounds, choices and what it does.
 
-The command line's options, their help and every check come from these declarations. No torch here.
-Bounds are ComfyUI's where it has the parameter.
+The command line's options, their help and every check come from these declarations. No torch here. Bounds are ComfyUI's, but for
+the size of a side, which WEBP limits, and the frame rate.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -35,7 +36,8 @@ class Number:
     multiple_of: int = 0
 
     def check(self, name: str, value: Any, kind: type) -> None:
-        if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)) or not math.isfinite(value):
+        is_number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+        if not is_number or (isinstance(value, float) and not math.isfinite(value)):
             raise InputError(f"{name} is {value!r}, which is not {'a whole' if kind is int else 'a'} number.", "Give it in digits.")
         nearest = min(max(value, self.low), self.high)
         if value != nearest:
@@ -46,8 +48,8 @@ class Number:
 
 
 def spaced(number: float) -> str:
-    """16384 as "16 384"."""
-    return f"{number:,}".replace(",", " ")
+    """16384 as "16 384"; seeds stay in one piece, to be copied."""
+    return f"{number:,}".replace(",", " ") if number < 10**9 else str(number)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Choice:
 
     def check(self, name: str, value: Any, kind: type) -> None:
         if value not in self.names:
-            raise UnknownNameError(name.replace("_", " "), value, self.names)
+            raise UnknownNameError(name.strip("-").replace("_", " ").replace("-", " "), value, self.names)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Switch:
             raise InputError(f"{name} is {value!r}; it is either on or off.", "Use true or false.")
 
 
-Side = Number(16, 16384, "pixels, a multiple of 8", multiple_of=8)
+Side = Number(16, 16376, "pixels, a multiple of 8", multiple_of=8)
 Seed = Number(0, MAX_SEED, "the same seed and settings give the same result; drawn at random if not given")
 Steps = Number(1, 10_000, "denoising steps: more take longer and are finer")
 
@@ -126,7 +128,7 @@ class MotionSettings:
 class FileSettings:
     """How the film is written."""
 
-    prefix: Annotated[str, Text("start of the file names; may hold folders and %%width%%, %%year%% and so on", 300)] = "Stillmotion"
+    prefix: Annotated[str, Text("start of the file names; may hold folders and %width%, %year% and so on", 300)] = "Stillmotion"
     frame_rate: Annotated[float, Number(0.1, 120.0, "frames a second that the film plays at")] = 7.0
     crf: Annotated[int, Number(0, 51, "quality of the MP4: 0 is lossless, 51 worst")] = 20
     pix_fmt: Annotated[str, Choice(PIXEL_FORMATS, "pixel format of the MP4; yuv420p plays everywhere")] = "yuv420p"
@@ -145,7 +147,9 @@ def declarations(settings_class: type) -> dict[str, tuple[type, Any, Any]]:
     return {name: (*typing.get_args(hints[name])[:2], default) for name, default in fields.items()}
 
 
-def check(settings: StillSettings | MotionSettings | FileSettings) -> None:
-    """Raises InputError for the first value that cannot be used, saying which, the bounds and what to use."""
+def check(settings: StillSettings | MotionSettings | FileSettings, labels: Mapping[str, str] | None = None) -> None:
+    """Raises InputError for the first value that cannot be used, saying which, the bounds and what to use.
+
+    `labels` says what the person knows a parameter by, where that is not its name."""
     for name, (kind, declaration, _) in declarations(type(settings)).items():
-        declaration.check(name, getattr(settings, name), kind)
+        declaration.check((labels or {}).get(name, name), getattr(settings, name), kind)

@@ -38,13 +38,21 @@ class Steps:
     def __init__(self, stage: str, total: int, report: Report, is_canceled: IsCanceled) -> None:
         self.stage, self.total, self.report, self.is_canceled, self.step = stage, total, report, is_canceled, 0
 
-    def __call__(self) -> None:
+    def begin(self) -> None:
+        """The stage has begun, though not its first step: something has to be prepared."""
+        self.check()
+        self.report(Progress(self.stage, 0, self.total))
+
+    def check(self) -> None:
+        """Raises Canceled if somebody asked to stop."""
         if self.is_canceled():
             raise Canceled
+
+    def __call__(self) -> None:
+        self.check()
         self.report(Progress(self.stage, self.step, self.total))
         self.step += 1
 
     def done(self) -> None:
-        if self.is_canceled():
-            raise Canceled
+        self.check()
         self.report(Progress(self.stage, self.total, self.total))

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import app
+
 ROOT = Path(__file__).parent.parent
 TINY = ("--checkpoint", "tiny_still.safetensors", "--motion-checkpoint", "tiny_motion.safetensors", "--width", "64", "--height", "48")
 QUICK = (*TINY, "--frames", "4", "--steps", "2", "--motion-steps", "2")
@@ -45,8 +47,8 @@ def test_a_film_with_json_then_read_back(data_dir: Path) -> None:
     made = run("film", "a boat", "--data-dir", data_dir, *QUICK, "--seed", 3, "--json")
     assert made.returncode == 0, made.stderr
     document = json.loads(made.stdout.splitlines()[-1])
-    assert set(document) == {"files", "seeds", "seconds", "checkpoints", "device", "dtype", "attention"}
-    assert document["seeds"]["still"] == 3
+    assert set(document) == {"files", "seeds", "seconds", "checkpoints", "device", "dtype", "attention", "reason"}
+    assert document["seeds"] == {"still": 3, "motion": 3}  # one --seed settles both
     assert set(document["seconds"]) == {"loading", "still", "motion", "decoding", "encoding"}
     assert {Path(path).suffix for path in document["files"].values()} == {".png", ".webp", ".mp4", ".json"}
     assert re.search(r"motion .*2/2", made.stderr)
@@ -74,7 +76,7 @@ def test_the_data_directory_may_come_from_the_environment(data_dir: Path, tmp_pa
 def test_a_picture_takes_the_place_of_stage_one(data_dir: Path, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "mine.png")
-    made = run("film", "--image", tmp_path / "mine.png", "--data-dir", data_dir, *QUICK, "--json")
+    made = run("film", "--image", tmp_path / "mine.png", "--data-dir", data_dir, *TINY[2:], "--frames", 4, "--motion-steps", 2, "--json")
     assert made.returncode == 0, made.stderr
     document = json.loads(made.stdout.splitlines()[-1])
     assert set(document["seeds"]) == {"motion"}
@@ -90,7 +92,7 @@ def test_a_picture_takes_the_place_of_stage_one(data_dir: Path, tmp_path: Path) 
         (["dance"], "invalid choice: 'dance'"),
         (["film"], "neither a prompt nor a picture"),
         (["film", "a", "--image", "b.png"], "both given"),
-        (["film", "a", "--width", "-64"], "width is -64, but must be 16 to 16 384"),
+        (["film", "a", "--width", "-64"], "width is -64, but must be 16 to 16 376"),
         (["film", "a", "--height", "100"], "multiple of 8. Use 96"),
         (["film", "a", "--frames", "0"], "frames is 0"),
         (["film", "a", "--frames", "many"], "'many' is no whole number"),
@@ -98,6 +100,11 @@ def test_a_picture_takes_the_place_of_stage_one(data_dir: Path, tmp_path: Path) 
         (["film", "a", "--schedule", "karas"], "Did you mean 'karras'?"),
         (["film", "a", "--checkpoint", "nope.safetensors"], "Unknown checkpoint 'nope.safetensors'"),
         (["film", "a", "--device", "tpu"], "Unknown device 'tpu'"),
+        (["film", "a", "--device", "cpu:x"], "Unknown device 'cpu:x'"),
+        (["film", "a", "--seed", "9" * 400], "--seed is 999"),
+        (["film", "a", "--motion-steps", "0"], "--motion-steps is 0"),
+        (["film", "a", "--still-width", "100"], "--still-width is 100"),
+        (["film", "--image", "a.png", "--steps", "3"], "--steps belongs to the still, which --image replaces"),
         (["film", "a", "--seed", "-1"], "seed is -1"),
         (["film", "a", "--prefix", "../../etc/x"], "leads out of the output folder"),
         (["film", "--image", "missing.png"], "There is no file missing.png"),
@@ -106,26 +113,52 @@ def test_a_picture_takes_the_place_of_stage_one(data_dir: Path, tmp_path: Path) 
         (["read", "README.md"], "README.md"),
     ],
 )
-def test_bad_input_gets_one_line_and_exit_code_2(arguments: list[str], says: str, data_dir: Path) -> None:
-    where = ["--data-dir", data_dir, *(() if "--checkpoint" in arguments else TINY[:2]), *TINY[2:4]] if arguments[:1] == ["film"] else []
-    done = run(*arguments, *where)
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("error: ")
-    assert not done.stdout
+def test_bad_input_gets_one_line_and_exit_code_2(
+    arguments: list[str], says: str, data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    models = () if {"--checkpoint", "--image"} & set(arguments) else TINY[:4]
+    where = ["--data-dir", str(data_dir), *models] if arguments[:1] == ["film"] else []
+    assert app.main([*arguments, *where]) == 2
+    out, err = capsys.readouterr()
+    assert says in err
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert not out
     assert not [path for path in data_dir.rglob("*") if path.is_file() and "models" not in path.parts]
 
 
-def test_a_data_directory_that_cannot_be_written_is_said_so_before_the_work(tmp_path: Path, tiny_models: Path) -> None:
-    (tmp_path / "data").write_text("a file is in the way")
-    done = run("film", "a", "--data-dir", tmp_path / "data")
+def test_bad_input_to_a_real_process_is_the_same() -> None:
+    done = run("film", "a", "--frames", 0)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --frames is 0, but must be 1 to 4 096. Use 1.\n"
+
+
+def test_an_output_folder_that_cannot_be_written_is_said_so_before_the_work(data_dir: Path) -> None:
+    (data_dir / "output").write_text("a file is in the way")
+    done = run("film", "a", "--data-dir", data_dir, *QUICK)
     assert done.returncode == 2
-    assert "still" not in done.stderr.split("error:")[0]
-    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Cannot write in" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_reads_the_output_may_stop_reading(data_dir: Path) -> None:
+    command = f"{sys.executable} app.py film a --json --quiet --data-dir {data_dir} {' '.join(QUICK)} | true; exit ${{PIPESTATUS[0]}}"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_prompt_in_any_script_is_read_back_in_any_encoding(data_dir: Path) -> None:
+    made = run("film", "红色的船 🚢", "--data-dir", data_dir, *QUICK, "--json")
+    path = json.loads(made.stdout)["files"]["mp4"]
+    for encoding in ("utf-8", "ascii", "latin-1"):
+        environment = os.environ | {"PYTHONIOENCODING": encoding}
+        done = subprocess.run([sys.executable, "app.py", "read", path], cwd=ROOT, capture_output=True, check=True, env=environment)
+        assert json.loads(done.stdout.decode(encoding))["stillmotion"]["still"]["prompt"] == "红色的船 🚢"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupting_leaves_nothing_behind(data_dir: Path, how: signal.Signals) -> None:
     command = [
         sys.executable,

@@ -3,8 +3,8 @@
     python -m training.evaluate                      200 stills, 40 films; about half an hour on two cores
     python -m training.evaluate --stills 20 --films 5
 
-Prompts are combinations of subject, colour and place that were kept from training. A judge that was trained on the renderer alone
-reads the pictures. Prints a table, writes contact sheets with --sheets, and ends with one JSON document.
+Prompts are combinations of subject, colour and place of which no picture was used in training. A judge that was trained on the
+renderer alone reads the pictures. Prints a table, writes contact sheets with --sheets, and ends with one JSON document.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipelines.image_to_video import image_to_video
 from pipelines.parameters import MotionSettings, StillSettings
 from pipelines.text_to_image import text_to_image
 from training.judge import Judge, Verdict, read, train_judge, validate
-from training.world import SUBJECTS, Scene, random_scene
+from training.world import NAMES, SUBJECTS, Scene, random_scene
 
 UPWARDS, SIDEWAYS = ("rocket", "balloon"), ("airplane", "car", "boat", "bird", "fish", "train")
 GOALS = {
@@ -41,12 +41,12 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def held_out_prompts(count: int, seed: int = 2026) -> list[tuple[Scene, str]]:
-    """Scenes of combinations that training never saw, subjects in turn, each said with its colour and place."""
+    """Scenes of combinations of which the UNet never saw a picture, subjects in turn, each said with its colour and place."""
     rng, chosen = random.Random(seed), []
     while len(chosen) < count:
         scene = random_scene(rng, subject=SUBJECTS[len(chosen) % len(SUBJECTS)], held_out=True)
         text = scene.caption(rng)
-        if scene.colour in text.lower():
+        if any(f"{scene.colour} {name}" in text.lower() for name in NAMES.get(scene.subject, (scene.subject,))):
             chosen.append((scene, text))
     return chosen
 
@@ -111,6 +111,8 @@ def evaluate_films(judge: Judge, models: checkpoints.MotionModels, made: list, c
                 moved = image_to_video(models, still, dataclasses.replace(settings, motion_bucket_id=motion))
                 lengths.append(np.abs(np.diff(track(judge, to_uint8(moved, rounding=True))[1], axis=0)).sum())
             ratios.append(lengths[1] / max(lengths[0], 1e-6))
+    if not ways:
+        return {}, []
     result = {
         "moves_its_way": float(np.mean([good for _, good in ways])),
         "motion_ratio": float(np.median(ratios)),

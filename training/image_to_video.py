@@ -1,5 +1,6 @@
-"""Train the demo motion model, UNetSpatioTemporalConditionModel and CLIPVisionModelWithProjection, from the still model's weights.
+"""Train the demo motion model: a UNetSpatioTemporalConditionModel, from the still model's weights, behind the finished vision tower.
 
+    python -m training.vision_encoder
     python -m training.latents films --count 1400
     python -m training.image_to_video --minutes 70
 
@@ -18,18 +19,19 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 
 from pipelines.checkpoints import BUNDLED, DEMO_MOTION
-from pipelines.image_to_video import CLIP_MEAN, CLIP_STD
 from training.architecture import VAE, make_motion_unet, make_vision
 from training.loop import Run, arguments, load_average, load_bundled
-from training.text_to_image import StillModel
+from training.text_to_image import StillModel, weights_at
+from training.vision_encoder import VisionModel, normalised
 
+FRAMES_A_STEP = 11_000  # latent positions in one step: 1 film of 14x24x24, or 3 of 14x16x16
 STARTS_AS_IDENTITY = (".temporal_res_block.conv2.", ".attn1.to_out.0.", ".attn2.to_out.0.", ".ff.net.2.", ".ff_in.net.2.")
 
 
 class MotionModel(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.unet, self.vision = make_motion_unet(), make_vision()
+        self.unet, self.vision = make_motion_unet(), make_vision().requires_grad_(False)
         self.unet.set_attn_processor(AttnProcessor())
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, pictures: torch.Tensor, kept: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -56,6 +58,7 @@ def start_from_still_model(motion: torch.nn.Module, still: torch.nn.Module) -> N
 def first_weights(model: MotionModel, runs: Path) -> None:
     still = load_average(runs / "text_to_image.pt", StillModel())
     start_from_still_model(model.unet, still.unet)
+    model.vision.load_state_dict(load_average(runs / "vision_encoder.pt", VisionModel()).vision.state_dict())
 
 
 def main() -> None:
@@ -66,23 +69,23 @@ def main() -> None:
         load_bundled(model, BUNDLED / DEMO_MOTION)
     elif not (options.runs / "image_to_video.pt").exists():
         first_weights(model, options.runs)
-    run = Run("image_to_video", model.to(options.device), options, lr=2e-4 if options.fine_tune else 6e-4)
+    run = Run("image_to_video", model.to(options.device), options, lr=3e-4 if options.fine_tune else 1e-3)
     rng, device = random.Random(run.step), options.device
     torch.manual_seed(run.step)
     data = torch.load(options.runs / "films.pt", weights_only=True)
     sizes, counts = list(data), [len(entry["latents"]) for entry in data.values()]
-    mean, std = torch.tensor(CLIP_MEAN).view(3, 1, 1), torch.tensor(CLIP_STD).view(3, 1, 1)
     device_type = torch.device(device).type
     for _ in run:
-        entry = data[rng.choices(sizes, weights=counts)[0]]
-        frames = entry["latents"].shape[1] if rng.random() < 0.6 else rng.choice((6, 8, 10))
-        pick = torch.randint(0, len(entry["latents"]), (1 if entry["latents"].shape[-1] * entry["latents"].shape[-2] > 300 else 2,))
+        size = rng.choices(sizes, weights=weights_at(run.seconds / run.budget, sizes, counts))[0]
+        entry = data[size]
+        frames = entry["latents"].shape[1] if rng.random() < 0.7 else rng.choice((6, 8, 10))
+        pick = torch.randint(0, len(entry["latents"]), (max(1, FRAMES_A_STEP // (entry["latents"][0, :frames, 0].numel())),))
         x0 = entry["latents"][pick, :frames].float().to(device)
         kept = (torch.rand(len(pick)) > 0.1).float().to(device)
         variant = torch.tensor([rng.choice((0, 0, 1, 2)) for _ in pick])
         still = entry["stills"][pick, variant].float().to(device) * kept.view(-1, 1, 1, 1)
         ids = torch.stack([entry["fps"][pick] - 1, entry["motion"][pick], entry["augmentation"][pick, variant]], 1).to(device)
-        pictures = ((entry["pictures"][pick].permute(0, 3, 1, 2) / 255 - mean) / std).to(device)
+        pictures = normalised(entry["pictures"][pick]).to(device)
         log_sigma = torch.where(torch.rand(len(pick)) < 0.9, 1.0 + 1.6 * torch.randn(len(pick)), torch.empty(len(pick)).uniform_(-4, 6.55))
         sigma = log_sigma.clamp(-6, 6.55).exp().to(device).view(-1, 1, 1, 1, 1)
         x = x0 + sigma * torch.randn_like(x0)

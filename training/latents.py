@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 
 from pipelines.checkpoints import BUNDLED, DEMO_STILL
 from training.architecture import VAE, make_vae
@@ -25,8 +26,8 @@ from training.world import film, random_scene
 SCALE = VAE["scaling_factor"]
 # (height, width) in latents of 8 pixels, and how often: small ones teach meaning cheaply, large ones keep large pictures sane
 STILL_SIZES = {(24, 24): 40, (16, 16): 16, (32, 32): 18, (24, 16): 5, (16, 24): 5, (32, 24): 5, (24, 32): 5, (48, 32): 3, (32, 48): 3}
-# (frames, height, width); the long ones are small, to learn late frames cheaply
-FILM_SIZES = {(14, 24, 24): 44, (14, 16, 16): 12, (14, 32, 32): 14, (14, 24, 16): 8, (14, 16, 24): 8, (36, 16, 16): 10, (25, 24, 24): 4}
+# (frames, height, width); most are small, to learn motion cheaply, and the long ones too, for late frames
+FILM_SIZES = {(14, 24, 24): 32, (14, 16, 16): 57, (14, 32, 32): 10, (14, 24, 16): 10, (14, 16, 24): 10, (36, 16, 16): 8, (25, 24, 24): 4}
 
 
 @torch.no_grad()
@@ -77,7 +78,7 @@ def choose(sizes: dict[tuple[int, ...], int], rng: random.Random) -> tuple[int, 
 
 
 def make_stills(vae: torch.nn.Module, count: int, rng: random.Random) -> dict:
-    """`{"height x width": {"latents": (n, 4, h, w), "captions": [[three sayings] * n]}}`, latents of unit spread."""
+    """`{"height x width": {"latents": (n, 4, h, w), "captions": [[four sayings] * n]}}`, latents of unit spread."""
     out: dict[str, dict] = {}
     batches: dict[tuple[int, int], list] = {}
     for k in range(count + len(STILL_SIZES)):
@@ -98,6 +99,11 @@ def make_stills(vae: torch.nn.Module, count: int, rng: random.Random) -> dict:
     return out
 
 
+def centre_square(picture: np.ndarray) -> torch.Tensor:
+    """(h, w, 3) uint8 to the (224, 224, 3) that CLIP's vision tower sees."""
+    return torch.from_numpy(np.asarray(ImageOps.fit(Image.fromarray(picture), (224, 224), Image.Resampling.BICUBIC)).copy())
+
+
 def make_films(vae: torch.nn.Module, count: int, rng: random.Random) -> dict:
     """By "frames x height x width": `latents` (n, frames, 4, h, w) of unit spread, `stills` (n, 3, 4, h, w) the unscaled latents of
     the first frame at three `augmentation` levels (n, 3), `pictures` (n, 224, 224, 3) uint8, `fps` (n,), `motion` (n,)."""
@@ -114,7 +120,7 @@ def make_films(vae: torch.nn.Module, count: int, rng: random.Random) -> dict:
         entry["latents"].append(z.float().mul(SCALE).half())
         entry["stills"].append(torch.cat([z[:1], encode(vae, np.stack(noisy))]))
         entry["augmentation"].append(torch.tensor(levels))
-        entry["pictures"].append(torch.from_numpy(scene.frame(0, 224, 224).copy()))
+        entry["pictures"].append(centre_square(frames[0]))
         entry["fps"].append(torch.tensor(float(fps)))
         entry["motion"].append(torch.tensor(float(motion)))
     return {size: {key: torch.stack(values) for key, values in entry.items()} for size, entry in out.items()}

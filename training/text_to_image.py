@@ -42,9 +42,11 @@ def tokenized(tokenizer: CLIPTokenizer, captions: list[list[str]]) -> torch.Tens
 
 
 def weights_at(progress: float, sizes: list[str], counts: list[int]) -> list[float]:
-    """How often each size is shown. Until the middle mostly small pictures, of which a step holds more: meaning first, then detail."""
+    """How often each size is shown. Until the middle mostly small pictures, of which a step holds more: meaning first, then detail.
+    A size is "24x24" for stills, "14x24x24" for films."""
     small = 4.0 if progress < 0.55 else 1.0
-    return [count * (small if math.prod(map(int, size.split("x"))) <= 384 else 1.0) for size, count in zip(sizes, counts, strict=True)]
+    areas = [math.prod(map(int, size.split("x")[-2:])) for size in sizes]
+    return [count * (small if area <= 384 else 1.0) for area, count in zip(areas, counts, strict=True)]
 
 
 def main() -> None:

@@ -190,7 +190,8 @@ def extras_of(subject: str, place: str, rng: random.Random) -> tuple[str, ...]:
 
 
 def is_held_out(subject: str, colour: str, place: str) -> bool:
-    """One combination in seven is never trained on; the evaluation asks for these."""
+    """Of one combination in seven no picture is ever trained on; the evaluation asks for these. (Captions of all are read by the text
+    encoder, as CLIP's has read of everything.)"""
     return (SUBJECTS.index(subject) + 3 * list(drawing.COLOURS).index(colour) + 5 * list(drawing.PLACES).index(place)) % 7 == 3
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from pipelines import checkpoints, encode, memory, metadata, picture
 from pipelines.filenames import NumberedName, check_room, next_name
-from pipelines.image_to_video import image_to_video
+from pipelines.image_to_video import generator_left_by, image_to_video
 from pipelines.parameters import FileSettings, MotionSettings, StillSettings, check
 from pipelines.progress import IsCanceled, Progress, Report, Steps, never, silent
 from pipelines.text_to_image import text_to_image
@@ -88,21 +89,25 @@ def make_film(
     if image is None:
         still_path = checkpoints.find_checkpoint(film.still.checkpoint, models_dir)
         checkpoints.read_header(still_path, "still")
-    size = {"width": film.motion.width, "height": film.motion.height}
-    names = next_name(output_dir, film.file.prefix, style="image", **size), next_name(output_dir, film.file.prefix, style="video", **size)
-    check_room(names[0].folder, _most_bytes(film))
+    names = _names(film, output_dir, image)
+    check_room(names[0].folder, _most_bytes(film, image))
     placement = memory.choose_placement(device, attention)
     clock = StageClock(report)
     loading = Steps("loading", 1 if film.image else 2, clock, is_canceled)
 
-    # 2. Stage one: the still.
-    if image is None:
-        loading()
-        image = text_to_image(checkpoints.load_still(still_path, placement), film.still, clock, is_canceled)
+    with memory.readable_memory_errors():
+        # 2. Stage one: the still.
+        after_still = None
+        if image is None:
+            loading()
+            image = text_to_image(checkpoints.load_still(still_path, placement), film.still, clock, is_canceled)
+            after_still = generator_left_by(film.still)
 
-    # 3. Stage two: the motion.
-    loading()
-    frames = image_to_video(checkpoints.load_motion(motion_path, placement), image, film.motion, clock, is_canceled)
+        # 3. Stage two: the motion.
+        loading()
+        models = checkpoints.load_motion(motion_path, placement)
+        frames = image_to_video(models, image, film.motion, clock, is_canceled, after_still)
+        del models
 
     # 4. The files.
     files = _write(film, image, frames, names, placement.describe(), Steps("encoding", 3, clock, is_canceled))
@@ -117,10 +122,19 @@ def make_film(
     )
 
 
-def _most_bytes(film: Film) -> int:
-    """What the files take at the very most: three copies of all pixels, as if nothing could be compressed."""
-    plays = (2 if film.file.pingpong else 1) * (1 + film.file.loop_count)
-    return 3 * film.motion.width * film.motion.height * film.motion.frames * (1 + plays) + 16 * 2**20
+def _names(film: Film, output_dir: Path, image: np.ndarray | None) -> tuple[NumberedName, NumberedName]:
+    """The pictures' name and the film's, of one moment. %width% and %height% are the still's and the film's, as in ComfyUI."""
+    now, prefix = datetime.now(), film.file.prefix
+    height, width = (film.still.height, film.still.width) if image is None else image.shape[:2]
+    pictures = next_name(output_dir, prefix, style="image", width=width, height=height, now=now)
+    return pictures, next_name(output_dir, prefix, style="video", width=film.motion.width, height=film.motion.height, now=now)
+
+
+def _most_bytes(film: Film, image: np.ndarray | None) -> int:
+    """Room that the files should find: the still and the film's pixels uncompressed, and again for the MP4, of which repeats are small."""
+    still = film.still.width * film.still.height if image is None else image.shape[0] * image.shape[1]
+    pixels = still + 2 * film.motion.width * film.motion.height * film.motion.frames
+    return 3 * pixels + 16 * 2**20
 
 
 def settings_document(film: Film, placement: dict[str, str]) -> dict[str, Any]:

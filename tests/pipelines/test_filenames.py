@@ -9,7 +9,7 @@ import pytest
 
 from errors import InputError, StorageError
 from pipelines import filenames
-from pipelines.filenames import next_name, publish
+from pipelines.filenames import check_room, next_name, publish
 
 NOON = datetime(2026, 3, 7, 9, 5, 2)
 
@@ -272,6 +272,15 @@ def test_storage_errors_name_the_folder_and_what_to_do(tmp_path, number, message
         publish(tmp_path / "cat.png", ".png", write)
     assert str(tmp_path) in caught.value.message
     assert caught.value.hint
+
+
+def test_what_was_left_half_written_long_ago_is_removed(tmp_path):
+    old, young = tmp_path / ".old.part", tmp_path / ".young.part"
+    old.touch()
+    young.touch()
+    os.utime(old, (0, 0))
+    check_room(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == [".young.part"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -10,14 +10,25 @@ import torch
 
 from errors import Canceled, UnknownNameError
 from pipelines.checkpoints import MotionModels, load_motion
-from pipelines.image_to_video import clip_pixels, condition, crop_and_resize, guidance_scale, guided, image_to_video, predict
+from pipelines.image_to_video import (
+    augmentation_noise,
+    clip_pixels,
+    condition,
+    crop_and_resize,
+    generator_left_by,
+    guidance_scale,
+    guided,
+    image_to_video,
+    predict,
+)
 from pipelines.memory import choose_placement
-from pipelines.parameters import MotionSettings
+from pipelines.parameters import MotionSettings, StillSettings
 from pipelines.progress import Progress
 from pipelines.sampling import initial_noise
 from pipelines.schedules import make_sigmas
 from pipelines.text_to_image import decode
 
+DATA = Path(__file__).parent.parent / "data"
 SETTINGS = MotionSettings(width=64, height=48, frames=4, steps=3, guidance=3.0, seed=5)
 
 
@@ -89,6 +100,26 @@ def test_euler_by_hand_gives_the_same_film(models: MotionModels, still: np.ndarr
     assert np.abs(image_to_video(models, still48, SETTINGS) - expected).max() < 1e-4
 
 
+def test_augmentation_noise_is_what_comfyui_draws_after_the_still() -> None:
+    """Recorded from ComfyUI 0.3.64: a still of 64x64 with this seed, then a film of 64x64 with augmentation."""
+    recorded = np.load(DATA / "comfyui_augmentation_noise.npy")  # (64, 64, 3)
+    ours = augmentation_noise(
+        MotionSettings(width=64, height=64), generator_left_by(StillSettings(prompt="", seed=367490676387803, width=64, height=64))
+    )
+    assert np.array_equal(ours[0].permute(1, 2, 0).numpy(), recorded)
+
+
+def test_augmentation_noise_of_a_given_picture_is_not_the_noise_that_sampling_starts_from() -> None:
+    noise = augmentation_noise(SETTINGS, None).contiguous().flatten()
+    start = initial_noise((4, 4, 6, 8), SETTINGS.seed).flatten()
+    assert len(np.intersect1d(noise.numpy(), start.numpy())) < 3
+
+
+@pytest.mark.parametrize(("size", "film"), [((30, 30), (1024, 16)), ((30, 30), (16, 2048)), ((1, 1), (64, 64)), ((1, 99), (64, 64))])
+def test_cropping_never_cuts_everything(size: tuple[int, int], film: tuple[int, int]) -> None:
+    assert crop_and_resize(torch.zeros(1, 3, *size), *film).shape == (1, 3, film[1], film[0])
+
+
 def test_guidance_grows_over_the_frames_or_rises_and_falls() -> None:
     linear = guidance_scale(dataclasses.replace(SETTINGS, frames=5, min_guidance=1.0, guidance=3.0))
     assert linear.flatten().tolist() == [1.0, 1.5, 2.0, 2.5, 3.0]
@@ -127,7 +158,7 @@ def test_clip_sees_the_centre_square_at_224_pixels_in_8_bit() -> None:
 def test_progress_counts_model_calls_then_decoded_frames(models: MotionModels, still: np.ndarray) -> None:
     told: list[Progress] = []
     image_to_video(models, still, SETTINGS, report=told.append)
-    assert [(p.stage, p.step) for p in told] == [("motion", k) for k in range(4)] + [("decoding", k) for k in range(5)]
+    assert [(p.stage, p.step) for p in told] == [("motion", k) for k in (0, 0, 1, 2, 3)] + [("decoding", k) for k in range(5)]
 
 
 @pytest.mark.parametrize("calls", [0, 2, 6])  # before sampling, between steps, between decoded frames

@@ -18,7 +18,7 @@ def test_the_defaults_are_valid(settings: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (StillSettings(prompt="x", width=-8), "width is -8, but must be 16 to 16 384. Use 16."),
+        (StillSettings(prompt="x", width=-8), "width is -8, but must be 16 to 16 376. Use 16."),
         (StillSettings(prompt="x", width=257), "width is 257, but must be a multiple of 8. Use 256."),
         (StillSettings(prompt="x", steps=0), "steps is 0, but must be 1 to 10 000. Use 1."),
         (StillSettings(prompt="x", seed=2**64), f"seed is {2**64}, but must be 0 to .*Use {2**64 - 1}."),
@@ -39,6 +39,11 @@ def test_a_wrong_value_is_named_with_its_bounds_and_the_nearest_valid_one(settin
 def test_a_wrong_name_is_answered_with_the_right_ones() -> None:
     with pytest.raises(UnknownNameError, match=r"Unknown sampler 'euler_a'\. Did you mean 'euler'.*dpmpp_2m"):
         check(StillSettings(prompt="x", sampler="euler_a"))
+
+
+def test_the_message_says_what_the_person_knows_it_by() -> None:
+    with pytest.raises(InputError, match=r"^--motion-steps is 0"):
+        check(MotionSettings(steps=0), {"steps": "--motion-steps"})
 
 
 @pytest.mark.parametrize("settings_class", [StillSettings, MotionSettings, FileSettings])

@@ -43,6 +43,29 @@ def test_sixteen_bits_keep_their_brightness(tmp_path: Path) -> None:
     assert abs(read_picture(tmp_path / "a.png").mean() - 0.5) < 0.01
 
 
+@pytest.mark.parametrize("dtype", ["<u2", ">u2"])
+def test_dark_sixteen_bit_pictures_stay_dark(tmp_path: Path, dtype: str) -> None:
+    mode = "I;16" if dtype == "<u2" else "I;16B"
+    Image.frombytes(mode, (4, 4), np.full((4, 4), 200, dtype).tobytes()).save(tmp_path / "a.tiff")
+    assert abs(read_picture(tmp_path / "a.tiff").max() - 200 / 65535) < 1e-4
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_floats_count_to_one_or_to_255(tmp_path: Path, scale: int) -> None:
+    values = np.array([[0, 0.5], [1, np.nan]], np.float32) * scale
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    assert np.allclose(read_picture(tmp_path / "a.tiff")[..., 0], [[0, 0.5], [1, 0]])
+
+
+def test_a_huge_picture_or_a_mere_line_is_refused_without_warnings(tmp_path: Path) -> None:
+    Image.new("1", (10_001, 10_000)).save(tmp_path / "huge.png")
+    Image.new("1", (1, 101)).save(tmp_path / "line.png")
+    with pytest.raises(UnreadableFileError, match="10001x10000 pixels; 100 million are the most"):
+        read_picture(tmp_path / "huge.png")
+    with pytest.raises(UnreadableFileError, match="a line of 1x101 pixels"):
+        read_picture(tmp_path / "line.png")
+
+
 def test_of_an_animation_the_first_frame(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4), "red").save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (4, 4), "blue")])
     assert read_picture(tmp_path / "a.gif")[0, 0].tolist() == [1, 0, 0]

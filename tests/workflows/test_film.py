@@ -83,7 +83,7 @@ def test_a_picture_skips_stage_one(data_dir: Path, tmp_path: Path) -> None:
         ({"motion": dataclasses.replace(FILM.motion, checkpoint="tiny_still.safetensors")}, CheckpointError),
         ({"still": dataclasses.replace(FILM.still, checkpoint="tiny_motion.safetensors")}, CheckpointError),
         ({"file": dataclasses.replace(FILM.file, prefix="../x")}, InputError),
-        ({"motion": dataclasses.replace(FILM.motion, width=16384, height=16384, frames=4096)}, StorageError),
+        ({"motion": dataclasses.replace(FILM.motion, width=16376, height=16376, frames=4096)}, StorageError),
     ],
 )
 def test_everything_is_checked_before_any_work_starts(data_dir: Path, change: dict, error: type[Exception]) -> None:
