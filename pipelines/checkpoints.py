@@ -2,14 +2,16 @@
 
 A checkpoint is one `.safetensors` file. Those that carry their architecture in the metadata, key `stillmotion`, are loaded by it:
 `{"kind": "still" | "motion", "name": ..., "sampling": {...}, "components": {"unet": {...config}, "vae": ...}}`, tensors named
-`<component>.<diffusers or transformers name>`. Nothing else of a file is trusted, nothing is downloaded, no pickle is ever read.
+`<component>.<diffusers or transformers name>`. Those of a known family (`families`) have an architecture that we know, and tensors that
+`ldm` finds. Nothing else of a file is trusted, nothing is downloaded, no pickle is ever read.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from errors import CheckpointError, UnknownNameError
+from pipelines.families import TensorInfo, Tensors, describe, identify, read_safetensors_header
+from pipelines.ldm import Source, locate
 from pipelines.memory import Placement, place
 from pipelines.schedules import ContinuousSigmas, DiscreteSigmas
 
@@ -33,18 +37,22 @@ _CLASSES = {
     "still": {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"},
     "motion": {"unet": "UNetSpatioTemporalConditionModel", "vae": "AutoencoderKL", "vision": "CLIPVisionModelWithProjection"},
 }
+_TEMPORAL = "AutoencoderKLTemporalDecoder"  # a motion model's vae may be one; its configuration says so by `_class_name`
+_WEIGHT_TYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 _MAKES = {"still": "a still from a prompt", "motion": "a film from a still"}
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """What the header of a file says; no weights are read for it."""
+    """What the header of a file says. `family` is "" for files that carry their architecture."""
 
     path: Path
     kind: str
     name: str
     sampling: dict[str, Any]
     components: dict[str, dict[str, Any]]
+    family: str = ""
+    tensors: Tensors = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -90,23 +98,19 @@ def find_checkpoint(name: str, models_dir: Path) -> Path:
 
 def read_header(path: Path, kind: str) -> CheckpointFile:
     """Identify a file for a stage ("still" or "motion"). Raises CheckpointError: not safetensors, damaged, unknown family, other kind."""
+    tensors, metadata = read_safetensors_header(path)
+    family = "" if "stillmotion" in metadata else identify(path.name, tensors)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        hint = "Copy or download it again; it is incomplete or no safetensors file."
-        raise CheckpointError(f"{path.name} cannot be read as safetensors: {error}.", hint) from error
-    try:
-        described = json.loads(metadata.get("stillmotion", "null"))
-        header = CheckpointFile(path, described["kind"], described["name"], described["sampling"], described["components"])
-    except (ValueError, TypeError, KeyError) as error:
-        hint = "Known so far: checkpoints that carry their architecture, such as the bundled demo checkpoints."
-        raise CheckpointError(f"{path.name} is of an unknown family.", hint) from error
+        described = describe(family, path, tensors, metadata) if family else json.loads(metadata["stillmotion"])
+        says = (described[key] for key in ("kind", "name", "sampling", "components"))
+        header = CheckpointFile(path, *says, family=family, tensors=tensors)
+        missing = _CLASSES.get(header.kind, {}).keys() - header.components.keys()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path.name} is of an unknown family: its metadata describes no model.", "Get it again.") from error
     if header.kind not in _CLASSES:
         raise CheckpointError(f"{path.name} is of the unknown kind {header.kind!r}.", f"Known are: {', '.join(_CLASSES)}.")
     if header.kind != kind:
         raise CheckpointError(f"{path.name} makes {_MAKES[header.kind]}, not {_MAKES[kind]}.", "Choose another checkpoint for this stage.")
-    missing = _CLASSES[kind].keys() - header.components.keys()
     if missing:
         raise CheckpointError(f"{path.name} lacks: {', '.join(sorted(missing))}.", "Copy or download it again.")
     return header
@@ -119,6 +123,8 @@ def load_still(path: Path, placement: Placement) -> StillModels:
     header = read_header(path, "still")
     parts = _load_parts(header, placement)
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
+    padding = header.components["text_encoder"].get("pad_token_id", tokenizer.pad_token_id)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding)
     return StillModels(name=path.name, tokenizer=tokenizer, spacing=DiscreteSigmas(**header.sampling), placement=placement, **parts)
 
 
@@ -129,44 +135,79 @@ def load_motion(path: Path, placement: Placement) -> MotionModels:
 
 
 def _load_parts(header: CheckpointFile, placement: Placement) -> dict[str, nn.Module]:
-    classes = _CLASSES[header.kind]
     parts = {}
-    with safe_open(header.path, framework="pt") as file:
-        names = list(file.keys())
-        for part, class_name in classes.items():
-            prefix = f"{part}."
-            dtype = placement.vae_dtype if part == "vae" else placement.dtype
-            weights = {name.removeprefix(prefix): file.get_tensor(name).to(dtype) for name in names if name.startswith(prefix)}
-            parts[part] = place(_build(header, part, class_name, weights), placement, dtype)
+    try:
+        with safe_open(header.path, framework="pt") as file:
+            for part in _CLASSES[header.kind]:
+                dtype = placement.vae_dtype if part == "vae" else placement.dtype
+                parts[part] = place(_load_part(file, header, part, dtype), placement, dtype)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{header.path.name} cannot be read: {error}.", "Copy or download it again.") from error
     return parts
 
 
-def _build(header: CheckpointFile, part: str, class_name: str, weights: dict[str, torch.Tensor]) -> nn.Module:
-    """A model of the named class with these weights. Its own random initialisation is skipped."""
+def _load_part(file: Any, header: CheckpointFile, part: str, dtype: torch.dtype) -> nn.Module:
+    """Tensor after tensor straight into its dtype. The file is mapped, not read, so the host never holds the weights twice."""
+    model = _build(header, part)
+    weights = {
+        name: source.take(file.get_tensor(source.name)).to(dtype, copy=True, memory_format=torch.contiguous_format)
+        for name, source in _sources(header, part, model.state_dict()).items()
+    }
+    model.load_state_dict(weights, assign=True)
+    _fill_buffers(model)
+    return model
+
+
+def _build(header: CheckpointFile, part: str) -> nn.Module:
+    """A model without weights, on the meta device; so its own random initialisation costs nothing."""
     import diffusers
     import transformers
 
-    config = header.components[part]
+    config, class_name = header.components[part], _CLASSES[header.kind][part]
     try:
+        if class_name == "AutoencoderKL" and config.get("_class_name") == _TEMPORAL:
+            class_name = _TEMPORAL
         with torch.device("meta"):
             if hasattr(diffusers, class_name):
-                model = getattr(diffusers, class_name).from_config(config)
-            else:
-                model_class = getattr(transformers, class_name)
-                model = model_class(model_class.config_class(**config))
-    except (TypeError, ValueError, KeyError) as error:
+                return getattr(diffusers, class_name).from_config(config)
+            model_class = getattr(transformers, class_name)
+            return model_class(model_class.config_class(**config))
+    except Exception as error:  # a configuration can be wrong in many ways
         raise CheckpointError(
             f"{header.path.name} describes a {part} that cannot be built: {error}.", "Get it again from where it came."
         ) from error
-    wanted = model.state_dict()
-    wrong = [name for name in wanted if name not in weights or weights[name].shape != wanted[name].shape]
-    if wrong:
+
+
+def _sources(header: CheckpointFile, part: str, wanted: dict[str, torch.Tensor]) -> dict[str, Source]:
+    """Where each tensor of the part is in the file. Raises CheckpointError if any is missing or does not fit."""
+    own = {name: Source(f"{part}.{name}") for name in wanted}
+    sources = locate(header.family, part, wanted, header.tensors) if header.family else own
+    missing = {source.name: None for source in sources.values() if source.name not in header.tensors}
+    if missing:
         raise CheckpointError(
-            f"{header.path.name} lacks {len(wrong)} tensors of its {part}, first {wrong[0]!r}.", "Copy or download it again."
+            f"{header.path.name} lacks {len(missing)} tensors of its {part}, first {_first(missing)}.", "Copy or download it again."
         )
-    model.load_state_dict({name: weights[name] for name in wanted}, assign=True)
-    _fill_buffers(model)
-    return model
+    strange = {source.name: None for name, source in sources.items() if not _fits(header.tensors[source.name], source, wanted[name])}
+    if strange:
+        raise CheckpointError(
+            f"{header.path.name} has {len(strange)} tensors of another type or shape in its {part} than its kind of model, "
+            f"first {_first(strange)}.",
+            "It is another model than its names say; choose another one.",
+        )
+    return sources
+
+
+def _fits(info: TensorInfo, source: Source, wanted: torch.Tensor) -> bool:
+    if info.dtype not in _WEIGHT_TYPES:
+        return False
+    try:
+        return source.take(torch.empty(info.shape, device="meta")).shape == wanted.shape
+    except (RuntimeError, IndexError):  # of so few dimensions that nothing can be taken
+        return False
+
+
+def _first(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in list(names)[:3])
 
 
 def _fill_buffers(model: nn.Module) -> None:

@@ -18,6 +18,8 @@ from pipelines.progress import IsCanceled, Report, Steps, never, silent
 from pipelines.sampling import count_model_calls, initial_noise, sample
 from pipelines.schedules import make_sigmas
 
+TEMPORAL_CHUNK = 8  # frames: a temporal decoder mixes neighbours, and its memory grows with their number
+
 
 @torch.inference_mode()
 def text_to_image(models: StillModels, settings: StillSettings, report: Report = silent, is_canceled: IsCanceled = never) -> np.ndarray:
@@ -66,11 +68,21 @@ def predict(models: StillModels, x: Tensor, sigma: float, context: Tensor) -> Te
 
 
 def decode(vae: torch.nn.Module, latents: Tensor, chunk: int = 1, steps: Steps | None = None) -> np.ndarray:
-    """Latents (n, 4, h, w) of unit spread to pictures (n, 8h, 8w, 3), float32 in 0..1; `chunk` at a time."""
+    """Latents (n, 4, h, w) of unit spread to pictures (n, 8h, 8w, 3), float32 in 0..1; `chunk` at a time, or as a temporal decoder
+    needs it."""
+    from diffusers import AutoencoderKLTemporalDecoder
+
+    is_temporal = isinstance(vae, AutoencoderKLTemporalDecoder)
     pictures = []
-    for part in latents.split(chunk):
-        if steps:
+    for part in evenly(latents, TEMPORAL_CHUNK) if is_temporal else latents.split(chunk):
+        for _ in range(len(part) if steps else 0):
             steps()
-        pixels = vae.decode((part / LATENT_SCALE).to(vae.dtype)).sample
+        together = {"num_frames": len(part)} if is_temporal else {}
+        pixels = vae.decode((part / LATENT_SCALE).to(vae.dtype), **together).sample
         pictures.append(pixels.float().add(1).div(2).clamp(0, 1).permute(0, 2, 3, 1).cpu())
     return torch.cat(pictures).numpy()
+
+
+def evenly(x: Tensor, most: int) -> tuple[Tensor, ...]:
+    """Parts of nearly the same length, `most` at most; so no frame is left alone at the end."""
+    return x.tensor_split(-(-len(x) // most))

@@ -84,7 +84,15 @@ def test_an_unknown_family_is_refused(tmp_path: Path) -> None:
         read_header(tmp_path / "lora.safetensors", "still")
 
 
-@pytest.mark.parametrize("described", ["[]", "{}", "3", "{", '{"kind": "cat", "name": "", "sampling": {}, "components": {}}'])
+@pytest.mark.parametrize(
+    "described",
+    [
+        *("[]", "{}", "3", "{", '{"kind": [], "name": "", "sampling": {}, "components": {}}'),
+        '{"kind": "cat", "name": "", "sampling": {}, "components": {}}',
+        '{"kind": "still", "name": "", "sampling": {}, "components": []}',
+        pytest.param("[" * 100_000, id="nested deep"),
+    ],
+)
 def test_nonsense_in_the_metadata_is_refused(tmp_path: Path, described: str) -> None:
     save_file({"weight": torch.zeros(2)}, tmp_path / "x.safetensors", metadata={"stillmotion": described})
     with pytest.raises(CheckpointError, match=r"x\.safetensors is of"):
@@ -100,8 +108,26 @@ def test_a_missing_tensor_is_named(tiny_models: Path, tmp_path: Path) -> None:
     tensors = load_file(tiny_models / STILL)
     del tensors["unet.conv_in.weight"]
     save_file(tensors, tmp_path / "x.safetensors", metadata=_metadata(tiny_models / STILL))
-    with pytest.raises(CheckpointError, match=r"lacks 1 tensors of its unet, first 'conv_in\.weight'"):
+    with pytest.raises(CheckpointError, match=r"lacks 1 tensors of its unet, first 'unet\.conv_in\.weight'"):
         load_still(tmp_path / "x.safetensors", choose_placement("cpu"))
+
+
+@pytest.mark.parametrize("strange", [torch.zeros(8, 4, 3, 3, dtype=torch.int8), torch.zeros(8, 4, 3, 1)])
+def test_a_tensor_of_another_type_or_shape_is_named(tiny_models: Path, tmp_path: Path, strange: torch.Tensor) -> None:
+    tensors = load_file(tiny_models / STILL) | {"unet.conv_in.weight": strange}
+    save_file(tensors, tmp_path / "x.safetensors", metadata=_metadata(tiny_models / STILL))
+    with pytest.raises(CheckpointError, match=r"1 tensors of another type or shape in its unet .* first 'unet\.conv_in\.weight'"):
+        load_still(tmp_path / "x.safetensors", choose_placement("cpu"))
+
+
+def test_loaded_weights_outlive_the_file(tiny_models: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes((tiny_models / STILL).read_bytes())
+    models = load_still(path, choose_placement("cpu"))
+    before = models.unet.conv_in.weight.clone()
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert torch.equal(models.unet.conv_in.weight, before)
 
 
 def test_a_configuration_that_makes_no_model_is_refused(tiny_models: Path, tmp_path: Path) -> None:
