@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from errors import CheckpointError, UnknownNameError
+from errors import CheckpointError, InputError, UnknownNameError
 from pipelines.families import TensorInfo, Tensors, describe, identify, read_safetensors_header
 from pipelines.ldm import Source, locate
 from pipelines.memory import Placement, place
@@ -39,6 +39,7 @@ _CLASSES = {
 }
 _TEMPORAL = "AutoencoderKLTemporalDecoder"  # a motion model's vae may be one; its configuration says so by `_class_name`
 _WEIGHT_TYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+_SPACINGS = {"still": DiscreteSigmas, "motion": ContinuousSigmas}
 _MAKES = {"still": "a still from a prompt", "motion": "a film from a still"}
 
 
@@ -79,9 +80,20 @@ class MotionModels:
 def list_checkpoints(models_dir: Path) -> dict[str, Path]:
     """Names as people give them (relative to `checkpoints`, with `/`) to files; the bundled demo checkpoints come last."""
     folder = models_dir / "checkpoints"
-    found = (Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names)
-    own = {p.relative_to(folder).as_posix(): p for p in sorted(found) if p.suffix == ".safetensors"}
+    own = {p.relative_to(folder).as_posix(): p for p in sorted(_files_below(folder)) if p.suffix == ".safetensors"}
     return own | {name: BUNDLED / name for name in (DEMO_STILL, DEMO_MOTION) if name not in own and (BUNDLED / name).is_file()}
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Links are followed, each folder once: a link may lead back up."""
+    seen = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = Path(root).resolve()
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(root, name) for name in names)
 
 
 def find_checkpoint(name: str, models_dir: Path) -> Path:
@@ -105,8 +117,10 @@ def read_header(path: Path, kind: str) -> CheckpointFile:
         says = (described[key] for key in ("kind", "name", "sampling", "components"))
         header = CheckpointFile(path, *says, family=family, tensors=tensors)
         missing = _CLASSES.get(header.kind, {}).keys() - header.components.keys()
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path.name} is of an unknown family: its metadata describes no model.", "Get it again.") from error
+        _check_description(header)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError, InputError) as error:
+        problem = f"{path.name} is of an unknown family: its metadata describes no model ({error})."
+        raise CheckpointError(problem, "Get it again from where it came.") from error
     if header.kind not in _CLASSES:
         raise CheckpointError(f"{path.name} is of the unknown kind {header.kind!r}.", f"Known are: {', '.join(_CLASSES)}.")
     if header.kind != kind:
@@ -114,6 +128,17 @@ def read_header(path: Path, kind: str) -> CheckpointFile:
     if missing:
         raise CheckpointError(f"{path.name} lacks: {', '.join(sorted(missing))}.", "Copy or download it again.")
     return header
+
+
+def _check_description(header: CheckpointFile) -> None:
+    """Raises one of many errors if it describes no model. What is no dictionary would be looked up at a hub by name."""
+    if not all(isinstance(config, dict) for config in header.components.values()):
+        raise TypeError("a component is described by something else than a configuration")
+    if header.kind in _SPACINGS:
+        _SPACINGS[header.kind](**header.sampling)
+    scale = header.components.get("vae", {}).get("scaling_factor", LATENT_SCALE)
+    if scale != LATENT_SCALE:
+        raise ValueError(f"latents of scale {scale}")
 
 
 def load_still(path: Path, placement: Placement) -> StillModels:

@@ -70,7 +70,7 @@ def image_to_video(
     latents = sample(settings.sampler, denoise, x, sigmas, settings.seed)
     steps.done()
 
-    # 4. Latents to frames, one by one: an image decoder sees each alone.
+    # 4. Latents to frames. An image decoder sees each alone, a temporal one a few together.
     decoding = Steps("decoding", settings.frames, report, is_canceled)
     frames = decode(models.vae, latents, chunk=1, steps=decoding)
     decoding.done()

@@ -7,6 +7,8 @@ The numbers mean what they mean in ComfyUI 0.3.64: the same checkpoint, seed and
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,21 +26,21 @@ TEMPORAL_CHUNK = 8  # frames: a temporal decoder mixes neighbours, and its memor
 @torch.inference_mode()
 def text_to_image(models: StillModels, settings: StillSettings, report: Report = silent, is_canceled: IsCanceled = never) -> np.ndarray:
     """The still: (height, width, 3) float32 in 0..1. Raises Canceled between two model calls."""
-    # 1. What is asked for, and what guidance pushes away from.
+    # 1. The way ahead: which noise levels, how many model calls.
+    sigmas = make_sigmas(settings.schedule, settings.steps, models.spacing, sampler=settings.sampler)
+    steps = Steps("still", count_model_calls(settings.sampler, sigmas), report, is_canceled)
+    steps.begin()
+
+    # 2. What is asked for, and what guidance pushes away from; and where sampling starts: pure noise, drawn on the CPU.
     cond = prompt.encode(models.text_encoder, models.tokenizer, settings.prompt)
     uncond = prompt.encode(models.text_encoder, models.tokenizer, settings.negative_prompt)
-
-    # 2. Where sampling starts: pure noise, drawn on the CPU whatever the device.
-    sigmas = make_sigmas(settings.schedule, settings.steps, models.spacing, sampler=settings.sampler)
     noise = initial_noise((1, 4, settings.height // 8, settings.width // 8), settings.seed)
     x = models.spacing.noise_latent(noise, torch.zeros_like(noise), sigmas[0]).to(models.placement.device)
 
     # 3. The way from noise to latent. This is the only place where the model is called.
-    steps = Steps("still", count_model_calls(settings.sampler, sigmas), report, is_canceled)
-
     def denoise(x: Tensor, sigma: float) -> Tensor:
         steps()
-        return guided(models, x, sigma, cond, uncond, settings.guidance)
+        return guided(models, x, sigma, cond, uncond, settings.guidance, steps.check)
 
     latent = sample(settings.sampler, denoise, x, sigmas, settings.seed)
     steps.done()
@@ -47,12 +49,18 @@ def text_to_image(models: StillModels, settings: StillSettings, report: Report =
     return decode(models.vae, latent)[0]
 
 
-def guided(models: StillModels, x: Tensor, sigma: float, cond: Tensor, uncond: Tensor, guidance: float) -> Tensor:
-    """The predicted x0 (n, 4, h, w) with classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598)."""
+def guided(
+    models: StillModels, x: Tensor, sigma: float, cond: Tensor, uncond: Tensor, guidance: float, check: Callable[[], None] = never
+) -> Tensor:
+    """The predicted x0 (n, 4, h, w) with classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
+
+    `check` is called between two calls of the model, if the prompts are too unlike in length for one; it may raise."""
     if abs(guidance - 1) < 1e-9:
         return predict(models, x, sigma, cond)
     if not prompt.fit_one_batch(cond, uncond):
-        without, with_prompt = predict(models, x, sigma, uncond), predict(models, x, sigma, cond)
+        without = predict(models, x, sigma, uncond)
+        check()
+        with_prompt = predict(models, x, sigma, cond)
     else:
         cond, uncond = prompt.match_lengths(cond, uncond)
         without, with_prompt = predict(models, torch.cat([x, x]), sigma, torch.cat([uncond, cond])).chunk(2)

@@ -70,7 +70,7 @@ def test_the_readme_lists_every_file_with_its_job() -> None:
             listed |= set() if folder else {name}
         else:
             listed.add(folder + name)
-        assert len(line.split()) > 2, f"no job said for {name}"
+        assert len(line.split()) > 2 or name == folder, f"no job said for {name}"
     files = {n for n in TRACKED if re.fullmatch(r"[^/]+\.(py|txt)|Makefile|Dockerfile|(pipelines|workflows|training)/[^/]+\.py", n)}
     assert listed >= files
     assert all((ROOT / name).exists() for name in listed)

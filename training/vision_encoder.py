@@ -57,12 +57,14 @@ def main() -> None:
         pictures.append(centre_square(scene.frame(rng.choice((0, rng.uniform(0, 0.4))), width, height)))
         facts = (SUBJECTS.index(scene.subject), list(COLOURS).index(scene.colour), list(PLACES).index(scene.place), int(scene.side > 0))
         truth.append([*facts, *scene.position(0)])
-    shown, facts_of = torch.stack(pictures), torch.tensor(np.array(truth), dtype=torch.float32)
+    shown = torch.cat([normalised(part).bfloat16() for part in torch.stack(pictures).split(100)])
+    facts_of = torch.tensor(np.array(truth), dtype=torch.float32)
     for step in run:
         pick = torch.randint(0, PICTURES, (BATCH,))
-        x = normalised(shown[pick])
-        x = x + 0.15 * torch.rand(BATCH, 1, 1, 1) * torch.randn_like(x)  # decoded and augmented stills are not clean
-        *logits, centre = model(x.to(options.device))
+        x = shown[pick]
+        if step % 4 == 0:  # decoded and augmented stills are not clean
+            x = x + 0.15 * torch.rand(BATCH, 1, 1, 1, dtype=x.dtype) * torch.randn_like(x)
+        *logits, centre = model(x.to(options.device).float())
         target = facts_of[pick].to(options.device)
         loss = sum(F.cross_entropy(values, target[:, k].long()) for k, values in enumerate(logits))
         run.learn(loss + 10 * F.l1_loss(centre, target[:, 4:]))

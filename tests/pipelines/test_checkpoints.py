@@ -30,6 +30,34 @@ def test_linked_folders_are_looked_into(tmp_path: Path) -> None:
     assert "link/a.safetensors" in list_checkpoints(tmp_path)
 
 
+def test_links_that_lead_back_up_are_followed_once(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "a.safetensors").write_bytes(b"")
+    for name in ("loop", "again"):
+        (tmp_path / "checkpoints" / name).symlink_to(tmp_path / "checkpoints")
+    assert next(iter(list_checkpoints(tmp_path))) == "a.safetensors"
+    assert len(list_checkpoints(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": ["still"]},
+        {"components": ["unet"]},
+        {"components": {"unet": "CompVis/stable-diffusion-v1-4", "vae": {}, "text_encoder": {}}},
+        {"sampling": None},
+        {"sampling": {"prediction": "v"}},
+        {"sampling": {"prediction_type": "flow"}},
+        {"components": {"unet": {}, "vae": {"scaling_factor": 0.13}, "text_encoder": {}}},
+    ],
+)
+def test_a_description_that_is_wrong_is_refused_before_anything_is_built(tmp_path: Path, change: dict) -> None:
+    described = {"kind": "still", "name": "x", "sampling": {}, "components": {"unet": {}, "vae": {}, "text_encoder": {}}} | change
+    save_file({"weight": torch.zeros(2)}, tmp_path / "x.safetensors", metadata={"stillmotion": json.dumps(described)})
+    with pytest.raises(CheckpointError, match=r"x\.safetensors is of an unknown"):
+        read_header(tmp_path / "x.safetensors", "still")
+
+
 def test_a_wrong_name_is_answered_with_the_right_ones(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"Did you mean 'stillmotion_demo_still\.safetensors'.*stillmotion_demo_motion"):
         find_checkpoint("stillmotion_demo_stil.safetensors", tmp_path)

@@ -85,7 +85,7 @@ def test_long_prompts_work_beside_short_negative_prompts(models: StillModels) ->
 def test_progress_counts_every_model_call(models: StillModels) -> None:
     told: list[Progress] = []
     text_to_image(models, dataclasses.replace(SETTINGS, sampler="heun"), report=told.append)
-    assert [p.step for p in told] == [0, 1, 2, 3, 4, 5]  # heun calls the model twice a step, but for the last
+    assert [p.step for p in told] == [0, 0, 1, 2, 3, 4, 5]  # heun calls the model twice a step, but for the last
     assert {(p.stage, p.total) for p in told} == {("still", 5)}
 
 
