@@ -95,10 +95,10 @@ class StillSettings:
     prompt: Annotated[str, Text("what the film shows")]
     negative_prompt: Annotated[str, Text("what it should not show")] = ""
     checkpoint: Annotated[str, Text("model of the still: a file name in models/checkpoints")] = "stillmotion_demo_still.safetensors"
-    width: Annotated[int, Side] = 256
-    height: Annotated[int, Side] = 256
+    width: Annotated[int, Side] = 192
+    height: Annotated[int, Side] = 192
     steps: Annotated[int, Steps] = 20
-    guidance: Annotated[float, Number(0.0, 100.0, "how closely the still follows the prompt")] = 5.0
+    guidance: Annotated[float, Number(0.0, 100.0, "how closely the still follows the prompt")] = 4.0
     sampler: Annotated[str, Choice(SAMPLERS, "method of sampling the still")] = "dpmpp_2m"
     schedule: Annotated[str, Choice(SCHEDULES, "noise levels that sampling visits")] = "karras"
     seed: Annotated[int, Seed] = 0
@@ -109,14 +109,14 @@ class MotionSettings:
     """Stage 2. Guidance goes from `min_guidance` at the first frame to `guidance`, in the shape of `guidance_shape`."""
 
     checkpoint: Annotated[str, Text("model of the motion: a file name in models/checkpoints")] = "stillmotion_demo_motion.safetensors"
-    width: Annotated[int, Side] = 256
-    height: Annotated[int, Side] = 256
+    width: Annotated[int, Side] = 192
+    height: Annotated[int, Side] = 192
     frames: Annotated[int, Number(1, 4096, "length of the film in frames")] = 14
     motion_bucket_id: Annotated[int, Number(1, 1023, "how much moves: 40 is gentle, 127 usual, 200 wild")] = 127
     fps: Annotated[int, Number(1, 1024, "frames a second that the motion is made for")] = 7
     augmentation_level: Annotated[float, Number(0.0, 10.0, "noise on the still: more moves more, and drifts from it")] = 0.0
     steps: Annotated[int, Steps] = 16
-    guidance: Annotated[float, Number(0.0, 100.0, "how closely the last frames follow the still")] = 2.5
+    guidance: Annotated[float, Number(0.0, 100.0, "how closely the last frames follow the still")] = 2.0
     min_guidance: Annotated[float, Number(0.0, 100.0, "the same for the first frame")] = 1.0
     guidance_shape: Annotated[str, Choice(GUIDANCE_SHAPES, "how guidance grows over the frames")] = "linear"
     sampler: Annotated[str, Choice(SAMPLERS, "method of sampling the frames")] = "euler"
