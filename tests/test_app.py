@@ -173,14 +173,19 @@ def test_interrupting_leaves_nothing_behind(data_dir: Path, how: signal.Signals)
         "--motion-steps",
         "9999",
     ]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    seen = ""
-    while "motion" not in seen:
-        letter = process.stderr.read(1)
-        assert letter, seen
-        seen += letter
-    process.send_signal(how)
-    rest = process.communicate(timeout=60)[1]
+    options = {"cwd": ROOT, "stderr": subprocess.PIPE, "text": True, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    # Whoever runs the tests may ignore the signal, as nohup does; we would inherit that.
+    with subprocess.Popen(command, **options, preexec_fn=lambda: signal.signal(how, signal.SIG_DFL)) as process:
+        try:
+            seen = ""
+            while "motion" not in seen:
+                letter = process.stderr.read(1)
+                assert letter, seen
+                seen += letter
+            process.send_signal(how)
+            rest = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in rest
     assert rest.rstrip().endswith("Canceled.")
