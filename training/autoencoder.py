@@ -44,6 +44,12 @@ def crop(frames: list, rng: random.Random) -> np.ndarray:
     return picture[y : y + CROP, x : x + CROP]
 
 
+def crops(frames: list, rng: random.Random, device: str) -> torch.Tensor:
+    """A batch of them, (16, 3, 64, 64) in -1..1."""
+    x = torch.from_numpy(np.stack([crop(frames, rng) for _ in range(BATCH)])).permute(0, 3, 1, 2)
+    return x.to(device).float() / 127.5 - 1
+
+
 def small_picture(x: torch.Tensor) -> torch.Tensor:
     """(n, 3, h, w) in -1..1 to (n, 3, h/8, w/8): brightness, warm-cold and green-purple, of about unit spread."""
     r, g, b = F.avg_pool2d(x, 8).unbind(1)
@@ -70,8 +76,7 @@ def main() -> None:
     for step in run:
         if step % 1500 == 1499:
             frames = crop_source(2500, rng)
-        x = torch.from_numpy(np.stack([crop(frames, rng) for _ in range(BATCH)])).permute(0, 3, 1, 2)
-        x = x.to(options.device).float() / 127.5 - 1
+        x = crops(frames, rng, options.device)
         with torch.autocast(device_type, dtype=torch.bfloat16):
             posterior = vae.encode(x).latent_dist
             z = posterior.sample()

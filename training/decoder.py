@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import random
 
-import numpy as np
 import torch
 
 from training.architecture import VAE
-from training.autoencoder import BATCH, crop, crop_source, reconstruction_loss
+from training.autoencoder import BATCH, crop_source, crops, reconstruction_loss
 from training.latents import standardised_vae
 from training.loop import Run, arguments
 
@@ -33,8 +32,7 @@ def main() -> None:
     for step in run:
         if step % 1500 == 1499:
             frames = crop_source(2500, rng)
-        x = torch.from_numpy(np.stack([crop(frames, rng) for _ in range(BATCH)])).permute(0, 3, 1, 2)
-        x = x.to(options.device).float() / 127.5 - 1
+        x = crops(frames, rng, options.device)
         with torch.autocast(device_type, dtype=torch.bfloat16):
             with torch.no_grad():
                 z = vae.encode(x).latent_dist.mean
