@@ -160,12 +160,13 @@ def snow(b: Brush, rng: random.Random, t: float) -> None:
         b.ellipse(x, y, b.unit * 0.07, b.unit * 0.07, SNOW)
 
 
-# Subjects: centred on (x, y), `s` the half size in pixels, `side` 1 facing right or -1 facing left, `t` seconds for what flaps.
+# Subjects: centred on (x, y), `s` the half size in pixels, `side` 1 facing right or -1 facing left, `t` seconds for what flaps:
+# slowly enough that seven frames a second show every beat.
 
 
 def rocket(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float, *, fire: bool) -> None:
     if fire:
-        f = 1 + 0.22 * math.sin(19 * t)
+        f = 1 + 0.22 * math.sin(7 * t)
         b.polygon(FLAME, (x - 0.3 * s, y + 0.6 * s), (x + 0.3 * s, y + 0.6 * s), (x, y + (1.05 + 0.35 * f) * s))
         b.polygon(FLAME_CORE, (x - 0.16 * s, y + 0.6 * s), (x + 0.16 * s, y + 0.6 * s), (x, y + (0.85 + 0.2 * f) * s))
     for k in (-1, 1):
@@ -251,7 +252,7 @@ def ball(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float) ->
 
 
 def bird(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float) -> None:
-    flap, dark = math.sin(9 * t + 1.1), shade(c, 0.68) if c != COLOURS["black"] else shade(c, 1.3)
+    flap, dark = math.sin(6 * t + 1.1), shade(c, 0.68) if c != COLOURS["black"] else shade(c, 1.3)
     b.polygon(c, (x - 0.5 * side * s, y), (x - 1.0 * side * s, y - 0.16 * s), (x - 1.0 * side * s, y + 0.2 * s))
     b.ellipse(x, y, 0.66 * s, 0.3 * s, c)
     b.ellipse(x + 0.6 * side * s, y - 0.2 * s, 0.27 * s, 0.25 * s, c)
@@ -266,7 +267,7 @@ def bird(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float) ->
 
 
 def fish(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float) -> None:
-    wag = 0.16 * math.sin(9 * t)
+    wag = 0.16 * math.sin(6 * t)
     b.polygon(
         shade(c, 0.75),
         (x - 0.5 * side * s, y),

@@ -1,6 +1,6 @@
 """Judge the demo checkpoints: do stills show what the prompt says, do films move as they should?
 
-    python -m training.evaluate                      200 stills, 40 films; about half an hour on two cores
+    python -m training.evaluate                      200 stills, 40 films; MINUTES on two cores
     python -m training.evaluate --stills 20 --films 5
 
 Prompts are combinations of subject, colour and place of which no picture was used in training. A judge that was trained on the
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from pipelines import checkpoints, memory
 from pipelines.encode import to_uint8
@@ -76,7 +77,7 @@ def flicker(frames: np.ndarray) -> float:
 
 def evaluate_stills(judge: Judge, models: checkpoints.StillModels, count: int) -> tuple[dict, list]:
     made = []
-    for k, (scene, text) in enumerate(held_out_prompts(count)):
+    for k, (scene, text) in enumerate(tqdm(held_out_prompts(count), desc="stills")):
         settings = StillSettings(prompt=text, seed=k)
         made.append((scene, text, text_to_image(models, settings)))
     verdicts = read(judge, [to_uint8(still, rounding=True) for _, _, still in made])
@@ -92,16 +93,16 @@ def evaluate_stills(judge: Judge, models: checkpoints.StillModels, count: int) -
 def evaluate_films(judge: Judge, models: checkpoints.MotionModels, made: list, count: int) -> tuple[dict, list]:
     """Films of the generated stills whose subject the judge recognised; every fourth also gently and wildly."""
     ways, matches, ratios, flickers, sheets = [], [], [], [], []
-    for k, (scene, _text, still) in enumerate(made):
-        verdict = read(judge, [to_uint8(still, rounding=True)])[0]
-        if len(ways) == count:
-            break
-        if verdict.subject != scene.subject:
-            continue
+    verdicts = read(judge, [to_uint8(still, rounding=True) for _, _, still in made])
+    recognised = [k for k, verdict in enumerate(verdicts) if verdict.subject == made[k][0].subject]
+    for k in tqdm(recognised[:count], desc="films"):
+        (scene, text, still), verdict = made[k], verdicts[k]
         settings = MotionSettings(seed=k)
         frames = to_uint8(image_to_video(models, still, settings), rounding=True)
         _, way = track(judge, frames)
         ways.append((scene.subject, moves_its_way(scene, verdict, way)))
+        if not ways[-1][1]:
+            tqdm.write(f"seed {k} does not move its way, {way[0].round(2)} to {way[-1].round(2)}: {text}")
         matches.append(psnr(frames[0], to_uint8(still, rounding=True)))
         flickers.append(flicker(frames))
         sheets.append(frames)
@@ -122,6 +123,13 @@ def evaluate_films(judge: Judge, models: checkpoints.MotionModels, made: list, c
         "misses": sorted({subject for subject, good in ways if not good}),
     }
     return result, sheets
+
+
+def report(result: dict) -> None:
+    print("| measure | goal | measured |\n| --- | --- | --- |")
+    for name, goal in GOALS.items():
+        if name in result:
+            print(f"| {name} | >= {goal} | {result[name]:.3f} {'yes' if result[name] >= goal else 'NO'} |", flush=True)
 
 
 def contact_sheet(rows: list[list[np.ndarray]], path: Path) -> None:
@@ -145,12 +153,10 @@ def main() -> None:
         judge, checkpoints.load_still(checkpoints.find_checkpoint(checkpoints.DEMO_STILL, options.models), placement), options.stills
     )
     motion = checkpoints.load_motion(checkpoints.find_checkpoint(checkpoints.DEMO_MOTION, options.models), placement)
+    report(stills)
     films, sheets = evaluate_films(judge, motion, made, options.films) if options.films else ({}, [])
     result |= stills | films | {"stills": options.stills, "films": len(sheets), "seconds": round(time.monotonic() - began)}
-    print("| measure | goal | measured |\n| --- | --- | --- |")
-    for name, goal in GOALS.items():
-        if name in result:
-            print(f"| {name} | >= {goal} | {result[name]:.3f} {'yes' if result[name] >= goal else 'NO'} |")
+    report(result)
     if options.sheets:
         pictures = [to_uint8(still, rounding=True) for _, _, still in made[:40]]
         contact_sheet([pictures[k : k + 10] for k in range(0, len(pictures) // 10 * 10, 10)], options.sheets / "stills.png")

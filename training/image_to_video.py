@@ -69,14 +69,14 @@ def main() -> None:
         load_bundled(model, BUNDLED / DEMO_MOTION)
     elif not (options.runs / "image_to_video.pt").exists():
         first_weights(model, options.runs)
-    run = Run("image_to_video", model.to(options.device), options, lr=3e-4 if options.fine_tune else 1e-3)
-    rng, device = random.Random(run.step), options.device
-    torch.manual_seed(run.step)
+    run = Run("image_to_video", model.to(options.device), options, lr=7e-4 if options.fine_tune else 1e-3)
+    rng, device = random.Random(run.seed), options.device
+    torch.manual_seed(run.seed)
     data = torch.load(options.runs / "films.pt", weights_only=True)
     sizes, counts = list(data), [len(entry["latents"]) for entry in data.values()]
     device_type = torch.device(device).type
     for _ in run:
-        size = rng.choices(sizes, weights=weights_at(run.seconds / run.budget, sizes, counts))[0]
+        size = rng.choices(sizes, weights=weights_at(1 if options.fine_tune else run.progress, sizes, counts))[0]
         entry = data[size]
         frames = entry["latents"].shape[1] if rng.random() < 0.7 else rng.choice((6, 8, 10))
         pick = torch.randint(0, len(entry["latents"]), (max(1, FRAMES_A_STEP // (entry["latents"][0, :frames, 0].numel())),))

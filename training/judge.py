@@ -20,6 +20,7 @@ from training.drawing import COLOURS, PLACES
 from training.world import SUBJECTS, random_scene
 
 SIDE, BATCH = 96, 48
+SYMMETRIC = ("rocket", "balloon", "ball", "ufo")  # the same picture, whichever side they face
 COLOUR_NAMES, PLACE_NAMES = tuple(COLOURS), tuple(PLACES)
 
 
@@ -128,10 +129,11 @@ def validate(judge: Judge, count: int = 500) -> dict[str, float]:
     examples = [_example(rng) for _ in range(count)]
     verdicts = read(judge, [picture for picture, _ in examples])
     truth = [facts for _, facts in examples]
+    faces = [k for k, facts in enumerate(truth) if SUBJECTS[int(facts[0])] not in SYMMETRIC]
     return {
         "subject": np.mean([v.subject == SUBJECTS[int(f[0])] for v, f in zip(verdicts, truth, strict=True)]),
         "colour": np.mean([v.colour == COLOUR_NAMES[int(f[1])] for v, f in zip(verdicts, truth, strict=True)]),
         "place": np.mean([v.place == PLACE_NAMES[int(f[2])] for v, f in zip(verdicts, truth, strict=True)]),
-        "side": np.mean([(v.side > 0) == f[3] for v, f in zip(verdicts, truth, strict=True)]),
+        "side": np.mean([(verdicts[k].side > 0) == truth[k][3] for k in faces]),
         "centre_error": np.mean([abs(v.x - f[4]) + abs(v.y - f[5]) for v, f in zip(verdicts, truth, strict=True)]) / 2,
     }

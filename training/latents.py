@@ -27,7 +27,7 @@ SCALE = VAE["scaling_factor"]
 # (height, width) in latents of 8 pixels, and how often: small ones teach meaning cheaply, large ones keep large pictures sane
 STILL_SIZES = {(24, 24): 40, (16, 16): 16, (32, 32): 18, (24, 16): 5, (16, 24): 5, (32, 24): 5, (24, 32): 5, (48, 32): 3, (32, 48): 3}
 # (frames, height, width); most are small, to learn motion cheaply, and the long ones too, for late frames
-FILM_SIZES = {(14, 24, 24): 32, (14, 16, 16): 57, (14, 32, 32): 10, (14, 24, 16): 10, (14, 16, 24): 10, (36, 16, 16): 8, (25, 24, 24): 4}
+FILM_SIZES = {(14, 24, 24): 60, (14, 16, 16): 45, (14, 32, 32): 8, (14, 24, 16): 8, (14, 16, 24): 8, (36, 16, 16): 6, (25, 24, 24): 4}
 
 
 @torch.no_grad()

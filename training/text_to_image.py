@@ -57,9 +57,9 @@ def main() -> None:
         load_bundled(model, BUNDLED / DEMO_STILL)
     elif not (options.runs / "text_to_image.pt").exists():
         model.text_encoder.load_state_dict(load_average(options.runs / "text_encoder.pt", TextModel()).text_encoder.state_dict())
-    run = Run("text_to_image", model.to(options.device), options, lr=3e-4 if options.fine_tune else 1e-3)
-    rng, device = random.Random(run.step), options.device
-    torch.manual_seed(run.step)
+    run = Run("text_to_image", model.to(options.device), options, lr=5e-4 if options.fine_tune else 1e-3)
+    rng, device = random.Random(run.seed), options.device
+    torch.manual_seed(run.seed)
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
     data = torch.load(options.runs / "stills.pt", weights_only=True)
     ids = {size: tokenized(tokenizer, entry["captions"]) for size, entry in data.items()}
@@ -68,7 +68,7 @@ def main() -> None:
     alphas = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).float().to(device)
     device_type = torch.device(device).type
     for _ in run:
-        size = rng.choices(sizes, weights=weights_at(run.seconds / run.budget, sizes, counts))[0]
+        size = rng.choices(sizes, weights=weights_at(1 if options.fine_tune else run.progress, sizes, counts))[0]
         latents, tokens = data[size]["latents"], ids[size]
         batch = max(2, TOKENS_A_STEP // (latents.shape[2] * latents.shape[3]))
         pick = torch.randint(0, len(latents), (batch,))

@@ -15,7 +15,6 @@ from training import image_to_video, latents
 from training.architecture import make_motion_unet, make_still_unet
 from training.evaluate import flicker, held_out_prompts, moves_its_way, psnr
 from training.judge import Judge, Verdict, read
-from training.loop import Run, load_average
 from training.text_to_image import weights_at
 from training.world import random_scene
 
@@ -57,23 +56,6 @@ def test_the_motion_model_starts_as_the_still_model_on_every_frame_alone() -> No
     frames = motion(shown, torch.tensor(0.3), context, torch.tensor([[6.0, 127.0, 0.0]])).sample[0]
     alone = still(x[0], torch.tensor(7), context.expand(3, -1, -1)).sample
     assert torch.allclose(frames, alone, atol=1e-4)
-
-
-def test_a_run_resumes_where_it_was_and_keeps_its_average(tmp_path: Path) -> None:
-    def train(steps: int) -> Run:
-        torch.manual_seed(1)
-        run = Run("line", torch.nn.Linear(1, 1), options(tmp_path, 60), lr=0.1, ema=0.5)
-        for _ in zip(range(steps), run, strict=False):
-            run.learn((run.module(torch.ones(4, 1)) - 3).square().mean())
-        run.save()
-        return run
-
-    assert train(4).step == 3  # the fourth was not over when the loop ended
-    resumed = train(3)
-    assert resumed.step == 5
-    module = load_average(tmp_path / "line.pt", torch.nn.Linear(1, 1))
-    assert torch.equal(module.weight, resumed.average[0])
-    assert not module.training
 
 
 def test_small_sizes_are_shown_more_often_at_first() -> None:
