@@ -97,12 +97,12 @@ def waves(b: Brush, t: float) -> None:
 def skyline(b: Brush, rng: random.Random) -> None:
     x, foot = -b.unit * 0.2, b.height * HORIZON
     while x < b.width:
-        w, h, tone = b.unit * rng.uniform(0.7, 1.0), b.unit * rng.uniform(0.9, 2.0), rng.choice((86, 108, 128))
+        w, h, tone = b.unit * rng.uniform(0.9, 1.2), b.unit * rng.uniform(0.9, 2.0), rng.choice((86, 108, 128))
         b.box(x, foot - h, x + w, foot, (tone, tone, tone + 16))
-        for row in range(int(h / (b.unit * 0.45))):
-            for column in (0.22, 0.6):
-                wx, wy = x + w * column, foot - h + b.unit * (0.16 + 0.45 * row)
-                b.box(wx, wy, wx + b.unit * 0.17, wy + b.unit * 0.2, (250, 226, 136))
+        for row in range(int((h - b.unit * 0.1) / (b.unit * 0.5))):
+            for column in (0.16, 0.56):
+                wx, wy = x + w * column, foot - h + b.unit * (0.16 + 0.5 * row)
+                b.box(wx, wy, wx + b.unit * 0.27, wy + b.unit * 0.27, (250, 226, 136))
         x += w + b.unit * 0.05
 
 

@@ -87,7 +87,7 @@ def make_stills(vae: torch.nn.Module, count: int, rng: random.Random) -> dict:
         batch = batches.setdefault(size, [])
         if not last:
             scene = random_scene(rng)
-            frame = scene.frame(rng.choice((0, rng.uniform(0, 0.5))), size[1] * 8, size[0] * 8)
+            frame = scene.frame(rng.choice((0, 0, 0, rng.uniform(0, 0.3))), size[1] * 8, size[0] * 8)
             batch.append((frame, [scene.caption(rng) for _ in range(4)]))
         if batch and (last or len(batch) == 8):
             entry = out.setdefault(f"{size[0]}x{size[1]}", {"latents": [], "captions": []})

@@ -145,7 +145,7 @@ class Scene:
         x, y = self.position(t)
         extra = {"fire": "fire" in self.extras} if self.subject == "rocket" else {}
         paint = getattr(drawing, self.subject)
-        paint(b, x * b.width, y * b.height, b.unit * 1.15 * self.size, drawing.COLOURS[self.colour], self.side, t, **extra)
+        paint(b, x * b.width, y * b.height, b.unit * 1.3 * self.size, drawing.COLOURS[self.colour], self.side, t, **extra)
         for name in ("rain", "snow"):
             if name in self.extras:
                 getattr(drawing, name)(b, rng, t)
@@ -205,7 +205,7 @@ def random_scene(rng: random.Random, *, subject: str | None = None, held_out: bo
             break
     return Scene(
         chosen, colour, place, extras_of(chosen, place, rng), rng.randrange(1 << 30),
-        x=rng.uniform(-0.08, 0.08), y=rng.uniform(-0.05, 0.05), size=rng.uniform(0.9, 1.12), side=rng.choice((1, -1)),
+        x=rng.uniform(-0.04, 0.04), y=rng.uniform(-0.03, 0.03), size=rng.uniform(0.95, 1.06), side=rng.choice((1, -1)),
     )  # fmt: skip
 
 
