@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import settings
-from errors import Canceled, StillmotionError, StorageError
+from errors import Canceled, InputError, StillmotionError, StorageError
 
 if TYPE_CHECKING:
     from pipelines.progress import Progress
@@ -28,7 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
                 signal.signal(number, signal.default_int_handler)
         command = settings.parse(sys.argv[1:] if argv is None else argv)
-        return read(command) if isinstance(command, settings.ReadCommand) else film(command)
+        match command:
+            case settings.ReadCommand():
+                return read(command)
+            case settings.DoctorCommand():
+                return doctor(command)
+            case _:
+                return film(command)
     except StillmotionError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -56,6 +63,20 @@ def read(command: settings.ReadCommand) -> int:
 
 def is_utf8() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def doctor(command: settings.DoctorCommand) -> int:
+    settings.quiet_environment()
+    from pipelines.doctor import examine
+
+    findings = []
+    for finding in examine(command.data_dir):
+        findings.append(finding)
+        mark = {"ok": "ok", "note": "--", "bad": "BAD"}[finding.level]
+        say(f"{mark:<4} {finding.subject}: {finding.found}" + (f"\n     {finding.advice}" if finding.advice else ""))
+    if command.is_json:
+        say(json.dumps([dataclasses.asdict(finding) for finding in findings]))
+    return InputError.exit_code if any(finding.level == "bad" for finding in findings) else 0
 
 
 def film(command: settings.FilmCommand) -> int:

@@ -27,7 +27,8 @@ _EXAMPLES = """examples:
   python app.py film "Rocket takes off from the ground, fire, sky, airplane"
   python app.py film "a red boat sails on the sea" --frames 25 --motion-bucket-id 180 --seed 7
   python app.py film --image still.png --json
-  python app.py read data/output/Stillmotion_00001.mp4"""
+  python app.py read data/output/Stillmotion_00001.mp4
+  python app.py doctor"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class FilmCommand:
 @dataclass(frozen=True)
 class ReadCommand:
     path: Path
+
+
+@dataclass(frozen=True)
+class DoctorCommand:
+    data_dir: Path
+    is_json: bool
 
 
 @dataclass(frozen=True)
@@ -71,11 +78,13 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(message[0].upper() + message[1:].rstrip(".") + ".", f"See `python {self.prog} --help`.")
 
 
-def parse(argv: Sequence[str]) -> FilmCommand | ReadCommand:
+def parse(argv: Sequence[str]) -> FilmCommand | ReadCommand | DoctorCommand:
     """Raises InputError for what cannot be understood; exits for --help and --version, as people expect."""
     options = _parser().parse_args(argv)
     if options.command == "read":
         return ReadCommand(options.file)
+    if options.command == "doctor":
+        return DoctorCommand(_data_dir(options), options.is_json)
     return _film_command(options)
 
 
@@ -87,6 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_film(commands.add_parser("film", help="make a film from a prompt or from a picture", prog="app.py film", allow_abbrev=False))
     read = commands.add_parser("read", help="print the settings that a PNG, WEBP or MP4 carries", prog="app.py read")
     read.add_argument("file", type=Path, metavar="FILE", help="a file of ours or of ComfyUI")
+    doctor = commands.add_parser("doctor", help="look over this machine and the checkpoints", prog="app.py doctor", allow_abbrev=False)
+    doctor.description = "Say what works here and what does not. The exit code is 0 if all is well, and 2 if anything is bad."
+    _add_data_dir(doctor)
+    doctor.add_argument("--json", action="store_true", dest="is_json", help="end with one line of JSON")
     return parser
 
 
@@ -94,7 +107,7 @@ def _add_film(film: argparse.ArgumentParser) -> None:
     film.description = "Make a film: PNG, WEBP and MP4 in DATA_DIR/output, with the settings inside."
     film.add_argument("prompt", nargs="?", metavar="PROMPT", help="what the film shows; weights as (word:1.3)")
     film.add_argument("--image", type=Path, metavar="FILE", help="begin with this picture instead of making a still")
-    film.add_argument("--data-dir", type=Path, metavar="DIR", help="models and output live here (default: data, or STILLMOTION_DATA_DIR)")
+    _add_data_dir(film)
     film.add_argument("--json", action="store_true", dest="is_json", help="end with one line of JSON: files, seeds, seconds and more")
     film.add_argument("--quiet", action="store_true", dest="is_quiet", help="no progress bar")
     film.add_argument("--device", default="auto", metavar="NAME", help="auto, cuda, mps or cpu (default: auto)")
@@ -102,6 +115,14 @@ def _add_film(film: argparse.ArgumentParser) -> None:
     groups = {owner: film.add_argument_group(title) for owner, title in _GROUPS.items()}
     for option in _film_options():
         _add_declared(groups[option.owner], option)
+
+
+def _add_data_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="models and output live here (default: data, or STILLMOTION_DATA_DIR)")
+
+
+def _data_dir(options: argparse.Namespace) -> Path:
+    return options.data_dir or Path(os.environ.get("STILLMOTION_DATA_DIR") or "data")
 
 
 def _film_options() -> Iterator[_Option]:
@@ -161,9 +182,8 @@ def _film_command(options: argparse.Namespace) -> FilmCommand:
     film = {owner: settings_class(**settled[owner]) for owner, settings_class in _OWNERS.items()}
     for owner in film:
         check(film[owner], labels[owner])
-    data_dir = options.data_dir or Path(os.environ.get("STILLMOTION_DATA_DIR") or "data")
     general = {key: getattr(options, key) for key in ("image", "device", "attention", "is_json", "is_quiet")}
-    return FilmCommand(**film, data_dir=data_dir, **general)
+    return FilmCommand(**film, data_dir=_data_dir(options), **general)
 
 
 def _check_no_still(given: dict[str, Any], labels: dict[str, str]) -> None:

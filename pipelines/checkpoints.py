@@ -38,6 +38,8 @@ _CLASSES = {
     "motion": {"unet": "UNetSpatioTemporalConditionModel", "vae": "AutoencoderKL", "vision": "CLIPVisionModelWithProjection"},
 }
 _TEMPORAL = "AutoencoderKLTemporalDecoder"  # a motion model's vae may be one; its configuration says so by `_class_name`
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+FAMILIES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "svd": "Stable Video Diffusion"}
 _WEIGHT_TYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 _SPACINGS = {"still": DiscreteSigmas, "motion": ContinuousSigmas}
 _MAKES = {"still": "a still from a prompt", "motion": "a film from a still"}
@@ -98,7 +100,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 def find_checkpoint(name: str, models_dir: Path) -> Path:
     """Raises UnknownNameError with what is there, CheckpointError for formats that can run code."""
-    if Path(name).suffix in (".ckpt", ".pt", ".pth", ".bin"):
+    if Path(name).suffix in PICKLES:
         raise CheckpointError(
             f"{name} is a pickle file, which can run code when it is opened.", "Use the .safetensors version of this model."
         )
@@ -110,6 +112,14 @@ def find_checkpoint(name: str, models_dir: Path) -> Path:
 
 def read_header(path: Path, kind: str) -> CheckpointFile:
     """Identify a file for a stage ("still" or "motion"). Raises CheckpointError: not safetensors, damaged, unknown family, other kind."""
+    header = inspect(path)
+    if header.kind != kind:
+        raise CheckpointError(f"{path.name} makes {_MAKES[header.kind]}, not {_MAKES[kind]}.", "Choose another checkpoint for this stage.")
+    return header
+
+
+def inspect(path: Path) -> CheckpointFile:
+    """Identify a file for whatever stage it serves. Raises CheckpointError: not safetensors, damaged, unknown family."""
     tensors, metadata = read_safetensors_header(path)
     family = "" if "stillmotion" in metadata else identify(path.name, tensors)
     try:
@@ -123,11 +133,15 @@ def read_header(path: Path, kind: str) -> CheckpointFile:
         raise CheckpointError(problem, "Get it again from where it came.") from error
     if header.kind not in _CLASSES:
         raise CheckpointError(f"{path.name} is of the unknown kind {header.kind!r}.", f"Known are: {', '.join(_CLASSES)}.")
-    if header.kind != kind:
-        raise CheckpointError(f"{path.name} makes {_MAKES[header.kind]}, not {_MAKES[kind]}.", "Choose another checkpoint for this stage.")
     if missing:
         raise CheckpointError(f"{path.name} lacks: {', '.join(sorted(missing))}.", "Copy or download it again.")
     return header
+
+
+def check_complete(header: CheckpointFile) -> None:
+    """Every tensor of every part is in the file, in its shape. No weights are read. Raises CheckpointError."""
+    for part in _CLASSES[header.kind]:
+        _sources(header, part, _build(header, part).state_dict())
 
 
 def _check_description(header: CheckpointFile) -> None:

@@ -64,6 +64,16 @@ def test_a_film_for_people_ends_with_files_seed_and_seconds(data_dir: Path) -> N
     assert re.search(r"^PNG .*\nWEBP .*\nMP4 .*\nJSON .*\nseed  still \d+, motion \d+\ntime  loading [\d.]+ s", made.stdout, re.MULTILINE)
 
 
+def test_the_doctor_says_what_is_damaged_and_its_exit_code_tells(data_dir: Path) -> None:
+    well = run("doctor", "--data-dir", data_dir, "--json")
+    assert well.returncode == 0, well.stderr
+    assert {finding["level"] for finding in json.loads(well.stdout.splitlines()[-1])} <= {"ok", "note"}
+    (data_dir / "models" / "checkpoints" / "cut.safetensors").write_bytes(b"\x00" * 40)
+    ill = run("doctor", "--data-dir", data_dir)
+    assert ill.returncode == 2
+    assert "BAD  cut.safetensors: " in ill.stdout
+
+
 def test_the_data_directory_may_come_from_the_environment(data_dir: Path, tmp_path: Path) -> None:
     made = subprocess.run(
         [sys.executable, str(ROOT / "app.py"), "film", "a boat", *QUICK, "--quiet"],
