@@ -7,6 +7,9 @@
 Stable Video Diffusion's objective (Blattmann et al. 2023, arXiv 2311.15127): EDM v-prediction over continuous noise levels (Karras et
 al. 2022, arXiv 2206.00364); conditioned on the first frame's latent (concatenated on the channels), its CLIP embedding, and
 fps - 1, motion bucket and augmentation level. Both image conditions are dropped together one time in ten, for guidance.
+
+Most steps show a few neighbouring frames of many films instead of all frames of one: fourteen frames of one film at one noise level
+teach little more than three do. What is learnt from them is where things are at that time; the UNet is told which frames it sees.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from pathlib import Path
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 
 from pipelines.checkpoints import BUNDLED, DEMO_MOTION
 from training.architecture import VAE, make_motion_unet, make_vision
@@ -25,7 +29,19 @@ from training.text_to_image import StillModel, weights_at
 from training.vision_encoder import VisionModel, normalised
 
 FRAMES_A_STEP = 11_000  # latent positions in one step: 1 film of 14x24x24, or 3 of 14x16x16
+WINDOWS = (1, 3, 3, 6)  # neighbouring frames that a step shows, at most, if not all there are
 STARTS_AS_IDENTITY = (".temporal_res_block.conv2.", ".attn1.to_out.0.", ".attn2.to_out.0.", ".ff.net.2.", ".ff_in.net.2.")
+
+
+class FrameNumbers(torch.nn.Module):
+    """In the place of a temporal transformer's `time_proj`, which numbers the frames from 0: numbers them from `first` (films,)."""
+
+    def __init__(self, time_proj: torch.nn.Module) -> None:
+        super().__init__()
+        self.time_proj, self.first = time_proj, torch.zeros(1)
+
+    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
+        return self.time_proj(numbers + self.first.to(numbers.device).repeat_interleave(len(numbers) // len(self.first)))
 
 
 class MotionModel(torch.nn.Module):
@@ -33,8 +49,17 @@ class MotionModel(torch.nn.Module):
         super().__init__()
         self.unet, self.vision = make_motion_unet(), make_vision().requires_grad_(False)
         self.unet.set_attn_processor(AttnProcessor())
+        transformers = [module for module in self.unet.modules() if isinstance(module, TransformerSpatioTemporalModel)]
+        for transformer in transformers:
+            transformer.time_proj = FrameNumbers(transformer.time_proj)
+        self.numbers = [transformer.time_proj for transformer in transformers]
 
-    def forward(self, x: torch.Tensor, t: torch.Tensor, pictures: torch.Tensor, kept: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, t: torch.Tensor, pictures: torch.Tensor, kept: torch.Tensor, ids: torch.Tensor, first: torch.Tensor
+    ) -> torch.Tensor:
+        """x: (films, frames, 8, h, w), the first frame of each being its film's frame `first` (films,)."""
+        for numbers in self.numbers:
+            numbers.first = first
         embedding = self.vision(pictures).image_embeds[:, None] * kept.view(-1, 1, 1)
         return self.unet(x, t, embedding, ids).sample
 
@@ -69,7 +94,7 @@ def main() -> None:
         load_bundled(model, BUNDLED / DEMO_MOTION)
     elif not (options.runs / "image_to_video.pt").exists():
         first_weights(model, options.runs)
-    run = Run("image_to_video", model.to(options.device), options, lr=7e-4 if options.fine_tune else 1e-3)
+    run = Run("image_to_video", model.to(options.device), options, lr=6e-4 if options.fine_tune else 1e-3)
     rng, device = random.Random(run.seed), options.device
     torch.manual_seed(run.seed)
     data = torch.load(options.runs / "films.pt", weights_only=True)
@@ -78,9 +103,11 @@ def main() -> None:
     for _ in run:
         size = rng.choices(sizes, weights=weights_at(1 if options.fine_tune else run.progress, sizes, counts))[0]
         entry = data[size]
-        frames = entry["latents"].shape[1] if rng.random() < 0.7 else rng.choice((6, 8, 10))
+        whole = entry["latents"].shape[1]
+        frames = whole if rng.random() < 0.2 + 0.5 * run.progress else min(whole, rng.choice(WINDOWS))
         pick = torch.randint(0, len(entry["latents"]), (max(1, FRAMES_A_STEP // (entry["latents"][0, :frames, 0].numel())),))
-        x0 = entry["latents"][pick, :frames].float().to(device)
+        first = torch.randint(0, whole - frames + 1, (len(pick),))
+        x0 = torch.stack([entry["latents"][p, f : f + frames] for p, f in zip(pick, first, strict=True)]).float().to(device)
         kept = (torch.rand(len(pick)) > 0.1).float().to(device)
         variant = torch.tensor([rng.choice((0, 0, 1, 2)) for _ in pick])
         still = entry["stills"][pick, variant].float().to(device) * kept.view(-1, 1, 1, 1)
@@ -93,7 +120,7 @@ def main() -> None:
         target = (x / scale**2 - x0) * scale / sigma
         shown = torch.cat([x / scale, still[:, None].expand(-1, frames, -1, -1, -1)], 2)
         with torch.autocast(device_type, dtype=torch.bfloat16):
-            v = model(shown, 0.25 * sigma.log().flatten(), pictures, kept, ids)
+            v = model(shown, 0.25 * sigma.log().flatten(), pictures, kept, ids, entry["start"][pick] + first)
         run.learn((v.float() - target).square().mean())
 
 

@@ -26,8 +26,12 @@ from training.world import film, random_scene
 SCALE = VAE["scaling_factor"]
 # (height, width) in latents of 8 pixels, and how often: small ones teach meaning cheaply, large ones keep large pictures sane
 STILL_SIZES = {(24, 24): 40, (16, 16): 16, (32, 32): 18, (24, 16): 5, (16, 24): 5, (32, 24): 5, (24, 32): 5, (48, 32): 3, (32, 48): 3}
-# (frames, height, width); most are small, to learn motion cheaply, and the long ones too, for late frames
-FILM_SIZES = {(14, 24, 24): 60, (14, 16, 16): 45, (14, 32, 32): 8, (14, 24, 16): 8, (14, 16, 24): 8, (36, 16, 16): 6, (25, 24, 24): 4}
+# (frames, height, width). Films of 3 frames are cut out of longer ones: many of them teach where things go, the whole ones how to get there
+FILM_SIZES = {
+    (3, 24, 24): 300, (3, 16, 16): 60, (3, 24, 16): 20, (3, 16, 24): 20,
+    (14, 24, 24): 60, (14, 16, 16): 45, (14, 32, 32): 8, (14, 24, 16): 8, (14, 16, 24): 8, (36, 16, 16): 6, (25, 24, 24): 4,
+}  # fmt: skip
+WHOLE = 14  # frames
 
 
 @torch.no_grad()
@@ -105,20 +109,22 @@ def centre_square(picture: np.ndarray) -> torch.Tensor:
 
 
 def make_films(vae: torch.nn.Module, count: int, rng: random.Random) -> dict:
-    """By "frames x height x width": `latents` (n, frames, 4, h, w) of unit spread, `stills` (n, 3, 4, h, w) the unscaled latents of
-    the first frame at three `augmentation` levels (n, 3), `pictures` (n, 224, 224, 3) uint8, `fps` (n,), `motion` (n,)."""
+    """By "frames x height x width": `latents` (n, frames, 4, h, w) of unit spread, the first of them the film's frame `start` (n,),
+    `stills` (n, 3, 4, h, w) the unscaled latents of the film's first frame at three `augmentation` levels (n, 3), `pictures`
+    (n, 224, 224, 3) uint8, `fps` (n,), `motion` (n,)."""
     out: dict[str, dict[str, list]] = {}
     noise = np.random.default_rng(rng.randrange(1 << 30))
     for _ in range(count):
         n, h, w = choose(FILM_SIZES, rng)
-        fps, motion = rng.choice((6, 7, 7, 8, 10, 12, 15)), rng.choice((127, rng.randint(20, 240)))
+        fps, motion = rng.choice((7, 7, 7, 7, 6, 8, 10, 12, 15)), rng.choice((127, rng.randint(20, 240)))
+        start = rng.randint(0, WHOLE - n) if n < WHOLE else 0
         scene, levels = random_scene(rng), (0.0, rng.uniform(0, 0.1), rng.uniform(0, 0.4))
-        frames = film(scene, n, w * 8, h * 8, motion_bucket=motion, fps=fps)
-        z = encode(vae, frames)
+        frames = film(scene, start + n, w * 8, h * 8, motion_bucket=motion, fps=fps)
         noisy = [frames[0] + level * 255 * noise.standard_normal(frames[0].shape) for level in levels[1:]]
-        entry = out.setdefault(f"{n}x{h}x{w}", {k: [] for k in ("latents", "stills", "augmentation", "pictures", "fps", "motion")})
-        entry["latents"].append(z.float().mul(SCALE).half())
-        entry["stills"].append(torch.cat([z[:1], encode(vae, np.stack(noisy))]))
+        entry = out.setdefault(f"{n}x{h}x{w}", {k: [] for k in ("latents", "start", "stills", "augmentation", "pictures", "fps", "motion")})
+        entry["latents"].append(encode(vae, frames[start:]).float().mul(SCALE).half())
+        entry["start"].append(torch.tensor(float(start)))
+        entry["stills"].append(encode(vae, np.stack([frames[0], *noisy])))
         entry["augmentation"].append(torch.tensor(levels))
         entry["pictures"].append(centre_square(frames[0]))
         entry["fps"].append(torch.tensor(float(fps)))
