@@ -1,9 +1,9 @@
 """Find, identify and load checkpoints.
 
-A checkpoint is one `.safetensors` file. Those that carry their architecture in the metadata, key `stillmotion`, are loaded by it:
-`{"kind": "still" | "motion", "name": ..., "sampling": {...}, "components": {"unet": {...config}, "vae": ...}}`, tensors named
-`<component>.<diffusers or transformers name>`. Those of a known family (`families`) have an architecture that we know, and tensors that
-`ldm` finds. Nothing else of a file is trusted, nothing is downloaded, no pickle is ever read.
+A checkpoint is one `.safetensors` file, or a folder as diffusers saves it (`folders`). Files that carry their architecture in the
+metadata, key `stillmotion`, are loaded by it: `{"kind": "still" | "motion", "name": ..., "sampling": {...}, "components": {"unet":
+{...config}, "vae": ...}}`, tensors named `<component>.<diffusers or transformers name>`. Those of a known family (`families`) have an
+architecture that we know, and tensors that `ldm` finds. Nothing else of a file is trusted, nothing is downloaded, no pickle is ever read.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from torch import nn
 
 from errors import CheckpointError, InputError, UnknownNameError
 from pipelines.families import TensorInfo, Tensors, describe, identify, read_safetensors_header
+from pipelines.folders import Homes, describe_folder, is_folder
 from pipelines.ldm import Source, locate
 from pipelines.memory import Placement, place
 from pipelines.schedules import ContinuousSigmas, DiscreteSigmas
@@ -47,7 +49,8 @@ _MAKES = {"still": "a still from a prompt", "motion": "a film from a still"}
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """What the header of a file says. `family` is "" for files that carry their architecture."""
+    """What the header of a file says, or what those of a folder say together. `family` is "" for files that carry their architecture;
+    `homes` says of a folder's tensors in which file they are, and under which name there."""
 
     path: Path
     kind: str
@@ -56,6 +59,13 @@ class CheckpointFile:
     components: dict[str, dict[str, Any]]
     family: str = ""
     tensors: Tensors = field(default_factory=dict, repr=False)
+    homes: Homes = field(default_factory=dict, repr=False)
+
+    def files(self) -> set[Path]:
+        return {path for path, _ in self.homes.values()} or {self.path}
+
+    def bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.files())
 
 
 @dataclass(frozen=True)
@@ -82,12 +92,12 @@ class MotionModels:
 def list_checkpoints(models_dir: Path) -> dict[str, Path]:
     """Names as people give them (relative to `checkpoints`, with `/`) to files; the bundled demo checkpoints come last."""
     folder = models_dir / "checkpoints"
-    own = {p.relative_to(folder).as_posix(): p for p in sorted(_files_below(folder)) if p.suffix == ".safetensors"}
+    own = {p.relative_to(folder).as_posix(): p for p in sorted(_models_below(folder))}
     return own | {name: BUNDLED / name for name in (DEMO_STILL, DEMO_MOTION) if name not in own and (BUNDLED / name).is_file()}
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    """Links are followed, each folder once: a link may lead back up."""
+def _models_below(folder: Path) -> Iterator[Path]:
+    """Links are followed, each folder once: a link may lead back up. A folder that is a model is not looked into."""
     seen = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         real = Path(root).resolve()
@@ -95,7 +105,11 @@ def _files_below(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        yield from (Path(root, name) for name in names)
+        if is_folder(Path(root)):
+            folders.clear()
+            yield Path(root)
+        else:
+            yield from (Path(root, name) for name in names if name.endswith(".safetensors"))
 
 
 def find_checkpoint(name: str, models_dir: Path) -> Path:
@@ -119,13 +133,18 @@ def read_header(path: Path, kind: str) -> CheckpointFile:
 
 
 def inspect(path: Path) -> CheckpointFile:
-    """Identify a file for whatever stage it serves. Raises CheckpointError: not safetensors, damaged, unknown family."""
-    tensors, metadata = read_safetensors_header(path)
-    family = "" if "stillmotion" in metadata else identify(path.name, tensors)
+    """Identify a file or folder for whatever stage it serves. Raises CheckpointError: not safetensors, damaged, unknown family."""
+    family, homes = "", {}
+    if path.is_dir():
+        described, tensors, homes = describe_folder(path)
+    else:
+        tensors, metadata = read_safetensors_header(path)
+        family = "" if "stillmotion" in metadata else identify(path.name, tensors)
     try:
-        described = describe(family, path, tensors, metadata) if family else json.loads(metadata["stillmotion"])
+        if not path.is_dir():
+            described = describe(family, path, tensors, metadata) if family else json.loads(metadata["stillmotion"])
         says = (described[key] for key in ("kind", "name", "sampling", "components"))
-        header = CheckpointFile(path, *says, family=family, tensors=tensors)
+        header = CheckpointFile(path, *says, family=family, tensors=tensors, homes=homes)
         missing = _CLASSES.get(header.kind, {}).keys() - header.components.keys()
         _check_description(header)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError, InputError) as error:
@@ -176,22 +195,23 @@ def load_motion(path: Path, placement: Placement) -> MotionModels:
 def _load_parts(header: CheckpointFile, placement: Placement) -> dict[str, nn.Module]:
     parts = {}
     try:
-        with safe_open(header.path, framework="pt") as file:
+        with ExitStack() as open_files:
+            files = {path: open_files.enter_context(safe_open(path, framework="pt")) for path in header.files()}
             for part in _CLASSES[header.kind]:
                 dtype = placement.vae_dtype if part == "vae" else placement.dtype
-                parts[part] = place(_load_part(file, header, part, dtype), placement, dtype)
+                parts[part] = place(_load_part(files, header, part, dtype), placement, dtype)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{header.path.name} cannot be read: {error}.", "Copy or download it again.") from error
     return parts
 
 
-def _load_part(file: Any, header: CheckpointFile, part: str, dtype: torch.dtype) -> nn.Module:
-    """Tensor after tensor straight into its dtype. The file is mapped, not read, so the host never holds the weights twice."""
-    model = _build(header, part)
-    weights = {
-        name: source.take(file.get_tensor(source.name)).to(dtype, copy=True, memory_format=torch.contiguous_format)
-        for name, source in _sources(header, part, model.state_dict()).items()
-    }
+def _load_part(files: dict[Path, Any], header: CheckpointFile, part: str, dtype: torch.dtype) -> nn.Module:
+    """Tensor after tensor straight into its dtype. The files are mapped, not read, so the host never holds the weights twice."""
+    model, weights = _build(header, part), {}
+    for name, source in _sources(header, part, model.state_dict()).items():
+        path, inner = header.homes.get(source.name, (header.path, source.name))
+        tensor = source.take(files[path].get_tensor(inner))
+        weights[name] = tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
     model.load_state_dict(weights, assign=True)
     _fill_buffers(model)
     return model

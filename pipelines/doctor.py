@@ -124,7 +124,7 @@ def _checkpoints(models_dir: Path) -> Iterator[Finding]:
             yield Finding(name, "bad", error.message, error.hint)
             continue
         usable.add(header.kind)
-        size, family = path.stat().st_size / 2**20, checkpoints.FAMILIES.get(header.family, header.name)
+        size, family = header.bytes() / 2**20, checkpoints.FAMILIES.get(header.family, header.name)
         yield Finding(name, "ok", f"{family}, {size:.0f} MiB, complete; makes {MAKES[header.kind]}")
     for folder, _, files in os.walk(models_dir / "checkpoints"):
         for file in sorted(files):

@@ -36,7 +36,7 @@ def main() -> None:
     vae = standardised_vae(options.runs).to(options.device).train()
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
-    run = Run("decoder", vae, options, lr=1e-3)
+    run = Run("decoder", vae, options, lr=4e-4)
     rng = random.Random(1000 + run.seed)
     torch.manual_seed(1000 + run.seed)
     device_type = torch.device(options.device).type

@@ -28,7 +28,7 @@ from training.loop import Run, arguments, load_average, load_bundled
 from training.text_to_image import StillModel, weights_at
 from training.vision_encoder import VisionModel, normalised
 
-FRAMES_A_STEP = 11_000  # latent positions in one step: 1 film of 14x24x24, or 3 of 14x16x16
+FRAMES_A_STEP = 18_000  # latent positions in one step: 2 films of 14x24x24, or 10 windows of 3x24x24
 WINDOWS = (1, 3, 3, 6)  # neighbouring frames that a step shows, at most, if not all there are
 STARTS_AS_IDENTITY = (".temporal_res_block.conv2.", ".attn1.to_out.0.", ".attn2.to_out.0.", ".ff.net.2.", ".ff_in.net.2.")
 
@@ -94,7 +94,7 @@ def main() -> None:
         load_bundled(model, BUNDLED / DEMO_MOTION)
     elif not (options.runs / "image_to_video.pt").exists():
         first_weights(model, options.runs)
-    run = Run("image_to_video", model.to(options.device), options, lr=6e-4 if options.fine_tune else 1e-3)
+    run = Run("image_to_video", model.to(options.device), options, lr=8e-4 if options.fine_tune else 1e-3)
     rng, device = random.Random(run.seed), options.device
     torch.manual_seed(run.seed)
     data = torch.load(options.runs / "films.pt", weights_only=True)

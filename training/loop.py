@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
+
+from training.muon import Muon
 
 
 def arguments(description: str, minutes: float) -> argparse.ArgumentParser:
@@ -31,6 +34,17 @@ def arguments(description: str, minutes: float) -> argparse.ArgumentParser:
     return parser
 
 
+def optimizers(module: torch.nn.Module, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside, AdamW for the rest."""
+    inside, rest = [], []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            is_matrix = parameter.dim() > 1 and min(parameter.shape[0], parameter[0].numel()) > 1
+            (inside if is_matrix and not re.search(r"conv_in|conv_out|embeddings", name) else rest).append(parameter)
+    found = [torch.optim.AdamW(rest, lr=lr, weight_decay=1e-3, betas=(0.9, 0.98), fused=True)] if rest else []
+    return [*found, Muon(inside, lr)] if inside else found
+
+
 class Run:
     """One training run of `module`: iterate over it for steps, call `learn(loss)` in each."""
 
@@ -41,7 +55,7 @@ class Run:
         self.path = options.runs / f"{name}.pt"
         self.budget = options.minutes * 60
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=1e-3, betas=(0.9, 0.98), fused=True)
+        self.optimizers = optimizers(module, lr)
         self.average = [p.detach().clone() for p in self.parameters]
         self.step, self.seconds, self.mean_loss = 0, 0.0, None
         if "WORLD_SIZE" in os.environ and not dist.is_initialized():  # set by torch.distributed.run
@@ -50,7 +64,8 @@ class Run:
         if self.path.exists():
             state = torch.load(self.path, map_location=options.device, weights_only=True)
             module.load_state_dict(state["module"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(kept)
             self.average = [a.to(p.device) for a, p in zip(state["average"], self.parameters, strict=True)]
             self.step, self.seconds = state["step"], state["seconds"]
             print(f"{name}: resumed at step {self.step}, {self.seconds / 60:.0f} min", flush=True)
@@ -87,14 +102,16 @@ class Run:
     def learn(self, loss: torch.Tensor) -> None:
         """One optimiser step: warm-up, then the rate falls with the budget; the average of the weights follows."""
         left = max(0.0, 1 - self.progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.peak_lr * min(1, (self.step + 1) / 150) * left**0.7 + 1e-6
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = self.peak_lr * min(1, (self.step + 1) / 150) * left**0.7 + 1e-6
         loss.backward()
         if self.processes > 1:
             self._average_gradients()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
         value = loss.item()
@@ -120,8 +137,8 @@ class Run:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".part")
         torch.save(
-            {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average,
-             "step": self.step, "seconds": self.seconds}, part,
+            {"module": self.module.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+             "average": self.average, "step": self.step, "seconds": self.seconds}, part,
         )  # fmt: skip
         part.replace(self.path)
 

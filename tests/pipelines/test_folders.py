@@ -1,0 +1,182 @@
+"""Folders that diffusers itself wrote, from tiny models of the true classes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLTemporalDecoder,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableVideoDiffusionPipeline,
+    UNet2DConditionModel,
+    UNetSpatioTemporalConditionModel,
+)
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import (
+    CLIPImageProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+
+from errors import CheckpointError
+from pipelines import checkpoints, folders
+from pipelines.checkpoints import TOKENIZER, inspect, list_checkpoints, load_motion, load_still, read_header
+from pipelines.memory import choose_placement
+from tests.conftest import TINY_MOTION_UNET, TINY_STILL_UNET, TINY_TEXT, TINY_VAE, TINY_VISION
+
+ATTENTIVE_VAE = TINY_VAE | {"mid_block_add_attention": True}
+TEMPORAL_VAE = {"block_out_channels": [32, 32, 32, 32], "layers_per_block": 1, "down_block_types": ["DownEncoderBlock2D"] * 4}
+CPU = choose_placement("cpu")
+
+
+@pytest.fixture(scope="module")
+def still_pipeline() -> StableDiffusionPipeline:
+    torch.manual_seed(3)
+    return StableDiffusionPipeline(
+        vae=AutoencoderKL(**ATTENTIVE_VAE), unet=UNet2DConditionModel(**TINY_STILL_UNET),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**TINY_TEXT)), tokenizer=CLIPTokenizer.from_pretrained(TOKENIZER),
+        scheduler=DDIMScheduler(
+            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1, clip_sample=False,
+            prediction_type="v_prediction",
+        ),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def motion_pipeline() -> StableVideoDiffusionPipeline:
+    torch.manual_seed(4)
+    return StableVideoDiffusionPipeline(
+        vae=AutoencoderKLTemporalDecoder(**TEMPORAL_VAE), unet=UNetSpatioTemporalConditionModel(**TINY_MOTION_UNET),
+        image_encoder=CLIPVisionModelWithProjection(CLIPVisionConfig(**TINY_VISION)),
+        scheduler=EulerDiscreteScheduler(prediction_type="v_prediction"), feature_extractor=CLIPImageProcessor(),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def still_folder(still_pipeline: StableDiffusionPipeline, tmp_path: Path) -> Path:
+    still_pipeline.save_pretrained(tmp_path / "tiny-sd")
+    return tmp_path / "tiny-sd"
+
+
+def assert_same(found: nn.Module, wanted: nn.Module) -> None:
+    a, b = found.state_dict(), wanted.state_dict()
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def assert_same_still(folder: Path, pipeline: StableDiffusionPipeline) -> None:
+    models = load_still(folder, CPU)
+    for part in ("unet", "vae", "text_encoder"):
+        assert_same(getattr(models, part), getattr(pipeline, part))
+
+
+def test_a_still_model_is_what_diffusers_saved(still_folder: Path, still_pipeline: StableDiffusionPipeline) -> None:
+    assert_same_still(still_folder, still_pipeline)
+    models = load_still(still_folder, CPU)
+    assert models.spacing.prediction_type == "v_prediction"
+    assert models.tokenizer.pad_token == "<|endoftext|>"
+
+
+def test_a_motion_model_is_what_diffusers_saved(motion_pipeline: StableVideoDiffusionPipeline, tmp_path: Path) -> None:
+    motion_pipeline.save_pretrained(tmp_path / "tiny-svd")
+    models = load_motion(tmp_path / "tiny-svd", CPU)
+    assert_same(models.unet, motion_pipeline.unet)
+    assert_same(models.vae, motion_pipeline.vae)
+    assert_same(models.vision, motion_pipeline.image_encoder)
+
+
+def test_split_and_half_precision_weights_are_read(still_pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+    still_pipeline.save_pretrained(tmp_path / "split", max_shard_size="100KB")
+    assert len(list((tmp_path / "split" / "unet").glob("*.safetensors"))) > 1
+    assert_same_still(tmp_path / "split", still_pipeline)
+    still_pipeline.save_pretrained(tmp_path / "half", variant="fp16")
+    assert not (tmp_path / "half" / "unet" / "diffusion_pytorch_model.safetensors").exists()
+    assert_same_still(tmp_path / "half", still_pipeline)
+
+
+def test_autoencoders_of_2022_are_read(still_folder: Path, still_pipeline: StableDiffusionPipeline) -> None:
+    file = still_folder / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    for old, new in folders._OLD_ATTENTION.items():
+        weights = {name.replace(new, old) if ".attentions." in name else name: x for name, x in weights.items()}
+    assert any(".proj_attn." in name for name in weights)
+    save_file(weights, file)
+    assert_same_still(still_folder, still_pipeline)
+
+
+@pytest.mark.parametrize("prefix", ["text_model.", ""])
+def test_text_encoders_of_older_and_newer_transformers_are_read(
+    still_folder: Path, still_pipeline: StableDiffusionPipeline, prefix: str
+) -> None:
+    file = still_folder / "text_encoder" / "model.safetensors"
+    save_file({prefix + name.removeprefix("text_model."): x for name, x in load_file(file).items()}, file)
+    assert_same_still(still_folder, still_pipeline)
+
+
+def test_prompts_of_stable_diffusion_2_are_filled_up_with_exclamation_marks(still_folder: Path) -> None:
+    (still_folder / "tokenizer" / "special_tokens_map.json").write_text(json.dumps({"pad_token": "!"}))
+    assert load_still(still_folder, CPU).tokenizer.pad_token == "!"
+
+
+def test_a_folder_is_listed_as_one_checkpoint(still_folder: Path) -> None:
+    models = still_folder.parent / "models"
+    (models / "checkpoints").mkdir(parents=True)
+    shutil.move(still_folder, models / "checkpoints" / "mine")
+    assert next(iter(list_checkpoints(models))) == "mine"
+    assert not [name for name in list_checkpoints(models) if name.startswith("mine/")]
+
+
+def test_a_folder_for_the_other_stage_is_refused(still_folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="tiny-sd makes a still from a prompt, not a film"):
+        read_header(still_folder, "motion")
+
+
+def change(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_what_is_damaged_or_unknown_is_said(still_folder: Path) -> None:
+    def refused(says: str) -> None:
+        with pytest.raises(CheckpointError, match=says):
+            checkpoints.check_complete(inspect(still_folder))
+
+    weights = still_folder / "unet" / "diffusion_pytorch_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-8])
+    refused(r"diffusion_pytorch_model\.safetensors .* truncated")
+    weights.unlink()
+    refused("tiny-sd/unet holds no weights")
+    weights.with_suffix(".bin").write_bytes(b"\x80\x02")
+    refused("only as a pickle, diffusion_pytorch_model.bin")
+    save_file({"conv_in.weight": torch.zeros(1)}, weights)
+    refused("lacks .* tensors of its unet")
+    weights.write_bytes(whole)
+    checkpoints.check_complete(inspect(still_folder))
+    change(still_folder / "scheduler" / "scheduler_config.json", beta_end=0.02)
+    refused("another noise schedule: beta_end 0.02")
+    (still_folder / "scheduler" / "scheduler_config.json").unlink()
+    refused("scheduler/scheduler_config.json is missing")
+    change(still_folder / "model_index.json", _class_name="FluxPipeline")
+    refused("FluxPipeline, which is not supported")
+    (still_folder / "model_index.json").write_text("[")
+    refused(r"model_index\.json cannot be read")
+
+
+def test_an_index_may_not_lead_out_of_the_folder(still_folder: Path) -> None:
+    unet = still_folder / "unet"
+    (unet / "diffusion_pytorch_model.safetensors").rename(unet / "kept")
+    (unet / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": {"conv_in.weight": "../../secret"}}))
+    with pytest.raises(CheckpointError, match="names no files beside it"):
+        inspect(still_folder)
