@@ -98,7 +98,7 @@ class StillSettings:
     width: Annotated[int, Side] = 192
     height: Annotated[int, Side] = 192
     steps: Annotated[int, Steps] = 20
-    guidance: Annotated[float, Number(0.0, 100.0, "how closely the still follows the prompt")] = 4.0
+    guidance: Annotated[float, Number(0.0, 100.0, "how closely the still follows the prompt")] = 3.0
     sampler: Annotated[str, Choice(SAMPLERS, "method of sampling the still")] = "dpmpp_2m"
     schedule: Annotated[str, Choice(SCHEDULES, "noise levels that sampling visits")] = "karras"
     seed: Annotated[int, Seed] = 0

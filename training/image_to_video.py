@@ -94,7 +94,7 @@ def main() -> None:
         load_bundled(model, BUNDLED / DEMO_MOTION)
     elif not (options.runs / "image_to_video.pt").exists():
         first_weights(model, options.runs)
-    run = Run("image_to_video", model.to(options.device), options, lr=8e-4 if options.fine_tune else 1e-3)
+    run = Run("image_to_video", model.to(options.device), options, lr=1e-3, ema=0.997)
     rng, device = random.Random(run.seed), options.device
     torch.manual_seed(run.seed)
     data = torch.load(options.runs / "films.pt", weights_only=True)

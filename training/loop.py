@@ -101,11 +101,11 @@ class Run:
 
     def learn(self, loss: torch.Tensor) -> None:
         """One optimiser step: warm-up, then the rate falls with the budget; the average of the weights follows."""
-        left = max(0.0, 1 - self.progress)
+        left = max(1e-3, 1 - self.progress)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
-                group["lr"] = self.peak_lr * min(1, (self.step + 1) / 150) * left**0.7 + 1e-6
+                group["lr"] = self.peak_lr * min(1, (self.step + 1) / 150) * left
         loss.backward()
         if self.processes > 1:
             self._average_gradients()

@@ -57,7 +57,7 @@ def main() -> None:
         load_bundled(model, BUNDLED / DEMO_STILL)
     elif not (options.runs / "text_to_image.pt").exists():
         model.text_encoder.load_state_dict(load_average(options.runs / "text_encoder.pt", TextModel()).text_encoder.state_dict())
-    run = Run("text_to_image", model.to(options.device), options, lr=5e-4 if options.fine_tune else 1e-3)
+    run = Run("text_to_image", model.to(options.device), options, lr=8e-4, ema=0.997)
     rng, device = random.Random(run.seed), options.device
     torch.manual_seed(run.seed)
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
