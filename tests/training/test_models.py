@@ -89,3 +89,14 @@ def test_psnr_and_flicker() -> None:
     blinking = steady.copy()
     blinking[::2] += 20
     assert flicker(blinking) > 30
+
+
+def test_windows_of_a_film_are_numbered_as_in_the_film() -> None:
+    """A whole film's frames 3 to 5, and the same three alone, told that they are 3 to 5, get the same frame embeddings."""
+    from diffusers.models.embeddings import Timesteps
+
+    numbers = image_to_video.FrameNumbers(Timesteps(8, True, 0))
+    whole = numbers(torch.arange(14))
+    numbers.first = torch.tensor([3.0, 5.0])
+    windows = numbers(torch.arange(3).repeat(2, 1).reshape(-1))
+    assert torch.equal(windows, torch.cat([whole[3:6], whole[5:8]]))
