@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ from pipelines.text_to_image import text_to_image
 
 RECORDED = Path(__file__).parent / "recorded"
 CASES = ("tiny_noaug", "tiny", "shrunk")
+RECORDED_CALLS = 4
 ERROR, DECIBELS = 1e-3, 60.0  # what may be lost in float32: relative error of every tensor, PSNR of pictures
 Tensors = dict[str, Tensor]
 
@@ -131,9 +133,12 @@ def order(name: str) -> tuple[int, str]:
 
 
 def compare(ours: Tensors, theirs: Tensors) -> list[dict[str, Any]]:
-    """One row a tensor: its relative error, and the PSNR of pictures in 0..1. Raises KeyError if there is nothing to compare with."""
+    """One row a tensor: its relative error, and the PSNR of pictures in 0..1. Of a run's calls of the UNet only the first four were
+    recorded. Raises KeyError if there is nothing to compare anything else with."""
     rows = []
     for name in sorted(ours, key=order):
+        if name not in theirs and int((re.search(r"\.unet(\d+)\.", name) or [0, 0])[1]) >= RECORDED_CALLS:
+            continue
         a, b = ours[name].double(), theirs[name].double()
         if a.shape != b.shape:
             raise ValueError(f"{name} has the shape {tuple(a.shape)}, ComfyUI's {tuple(b.shape)}")
