@@ -68,13 +68,13 @@ class Listener:
         self.heard: Tensors = {}
         self._ends: list[Callable[[], None]] = []
 
-    def unet(self, unet: nn.Module, node: str, context_at: int) -> None:
+    def unet(self, unet: nn.Module, node: str) -> None:
         calls = iter(range(10_000))
 
         def keep(module: nn.Module, arguments: tuple, output: Any) -> None:
             x, name = arguments[0], f"{node}.unet{next(calls)}"
             out = output.sample
-            self.heard |= {f"{name}.x": x.flatten(0, -4), f"{name}.out": out.flatten(0, -4), f"{name}.context": arguments[context_at]}
+            self.heard |= {f"{name}.x": x.flatten(0, -4), f"{name}.out": out.flatten(0, -4), f"{name}.context": arguments[2]}
 
         self._ends.append(unet.register_forward_hook(keep).remove)
 
@@ -100,16 +100,12 @@ class Listener:
             end()
 
 
-def nhwc(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1)
-
-
 def run_still(models: checkpoints.StillModels, settings: StillSettings) -> Tensors:
     with Listener() as listener:
-        listener.unet(models.unet, "3", context_at=2)
+        listener.unet(models.unet, "3")
         listener.method(models.vae, "decode", lambda a, _: {"3.samples": a[0]})
         picture = text_to_image(models, settings)
-    heard = {name.replace("3.unet0.context", "6.cond"): x for name, x in listener.heard.items() if not name.endswith(".context")}
+    heard = {name: x for name, x in listener.heard.items() if not name.endswith(".context")}
     uncond, cond = listener.heard["3.unet0.context"]
     return heard | {"6.cond": cond[None], "7.cond": uncond[None], "8.image": torch.from_numpy(picture)[None]}
 
@@ -117,7 +113,7 @@ def run_still(models: checkpoints.StillModels, settings: StillSettings) -> Tenso
 def run_motion(models: checkpoints.MotionModels, image: Tensor, still: StillSettings, settings: MotionSettings) -> Tensors:
     frames: list[Tensor] = []
     with Listener() as listener:
-        listener.unet(models.unet, "13", context_at=2)
+        listener.unet(models.unet, "13")
         listener.module(models.vision, lambda a, out: {"16.clip_pixels": a[0], "16.image_embeds": out.image_embeds})
         listener.method(models.vae, "encode", lambda a, out: {"16.concat_latent": out.latent_dist.mean})
         listener.method(models.vae, "decode", lambda a, _: frames.append(a[0]) or {})
@@ -170,7 +166,7 @@ def main() -> int:
 
 
 def run_cases(folder: Path, cases: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """One model after the other, to need less memory; stage two starts from ComfyUI's still and from ours."""
+    """One model after the other, to need less memory; stage two starts from our own still."""
     placement = memory.choose_placement("cpu", "sdpa")
     wanted = {case: settings_of(json.loads((RECORDED / f"{case}.json").read_text())) for case in cases}
     theirs = {case: load_file(RECORDED / f"{case}.safetensors") for case in cases}

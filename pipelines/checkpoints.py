@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from errors import CheckpointError, InputError, UnknownNameError
-from pipelines.families import TensorInfo, Tensors, describe, identify, read_safetensors_header
+from pipelines.families import PICKLES, TensorInfo, Tensors, describe, identify, read_safetensors_header
 from pipelines.folders import Homes, describe_folder, is_folder
 from pipelines.ldm import Source, locate
 from pipelines.memory import Placement, place
@@ -40,7 +40,6 @@ _CLASSES = {
     "motion": {"unet": "UNetSpatioTemporalConditionModel", "vae": "AutoencoderKL", "vision": "CLIPVisionModelWithProjection"},
 }
 _TEMPORAL = "AutoencoderKLTemporalDecoder"  # a motion model's vae may be one; its configuration says so by `_class_name`
-PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 FAMILIES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "svd": "Stable Video Diffusion"}
 _WEIGHT_TYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 _SPACINGS = {"still": DiscreteSigmas, "motion": ContinuousSigmas}
@@ -134,17 +133,8 @@ def read_header(path: Path, kind: str) -> CheckpointFile:
 
 def inspect(path: Path) -> CheckpointFile:
     """Identify a file or folder for whatever stage it serves. Raises CheckpointError: not safetensors, damaged, unknown family."""
-    family, homes = "", {}
-    if path.is_dir():
-        described, tensors, homes = describe_folder(path)
-    else:
-        tensors, metadata = read_safetensors_header(path)
-        family = "" if "stillmotion" in metadata else identify(path.name, tensors)
     try:
-        if not path.is_dir():
-            described = describe(family, path, tensors, metadata) if family else json.loads(metadata["stillmotion"])
-        says = (described[key] for key in ("kind", "name", "sampling", "components"))
-        header = CheckpointFile(path, *says, family=family, tensors=tensors, homes=homes)
+        header = _described_folder(path) if path.is_dir() else _described_file(path)
         missing = _CLASSES.get(header.kind, {}).keys() - header.components.keys()
         _check_description(header)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError, InputError) as error:
@@ -155,6 +145,19 @@ def inspect(path: Path) -> CheckpointFile:
     if missing:
         raise CheckpointError(f"{path.name} lacks: {', '.join(sorted(missing))}.", "Copy or download it again.")
     return header
+
+
+def _described_folder(path: Path) -> CheckpointFile:
+    described, tensors, homes = describe_folder(path)
+    return CheckpointFile(path, **described, tensors=tensors, homes=homes)
+
+
+def _described_file(path: Path) -> CheckpointFile:
+    tensors, metadata = read_safetensors_header(path)
+    family = "" if "stillmotion" in metadata else identify(path.name, tensors)
+    described = describe(family, path, tensors, metadata) if family else json.loads(metadata["stillmotion"])
+    says = (described[key] for key in ("kind", "name", "sampling", "components"))
+    return CheckpointFile(path, *says, family=family, tensors=tensors)
 
 
 def check_complete(header: CheckpointFile) -> None:

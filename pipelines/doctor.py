@@ -114,6 +114,8 @@ def _data_directory(data_dir: Path) -> Iterator[Finding]:
 
 def _checkpoints(models_dir: Path) -> Iterator[Finding]:
     from pipelines import checkpoints
+    from pipelines.families import PICKLES
+    from pipelines.folders import is_folder
 
     usable = set()
     for name, path in checkpoints.list_checkpoints(models_dir).items():
@@ -126,9 +128,12 @@ def _checkpoints(models_dir: Path) -> Iterator[Finding]:
         usable.add(header.kind)
         size, family = header.bytes() / 2**20, checkpoints.FAMILIES.get(header.family, header.name)
         yield Finding(name, "ok", f"{family}, {size:.0f} MiB, complete; makes {MAKES[header.kind]}")
-    for folder, _, files in os.walk(models_dir / "checkpoints"):
+    for folder, inside, files in os.walk(models_dir / "checkpoints"):
+        if is_folder(Path(folder)):  # a model that was examined as one; diffusers may keep pickles beside what is read
+            inside.clear()
+            continue
         for file in sorted(files):
-            if Path(file).suffix in checkpoints.PICKLES:
+            if Path(file).suffix in PICKLES:
                 name = Path(folder, file).relative_to(models_dir / "checkpoints").as_posix()
                 yield Finding(name, "bad", "a pickle file, which can run code when it is opened", "Use its .safetensors version.")
     for kind in sorted(MAKES.keys() - usable):

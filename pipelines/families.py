@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 from errors import CheckpointError
 
 CONFIGS = Path(__file__).parent.parent / "assets" / "configs"
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")  # files that can run code when they are opened
 MAX_HEADER, MAX_TENSORS, MAX_DIMENSIONS = 100_000_000, 100_000, 16
 UNET, VAE, VISION = "model.diffusion_model.", "first_stage_model.", "conditioner.embedders.0.open_clip.model.visual."
 CLIP_TEXT, OPEN_CLIP_TEXT = "cond_stage_model.transformer.", "cond_stage_model.model."

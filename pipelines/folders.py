@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import CheckpointError
-from pipelines.families import Tensors, read_safetensors_header
+from pipelines.families import PICKLES, Tensors, read_safetensors_header
 
 INDEX = "model_index.json"
 _HINT = "Known are folders of Stable Diffusion 1 and 2 and of Stable Video Diffusion, as diffusers saves them."
@@ -95,7 +95,7 @@ def _weight_files(whole: Path, folder: Path) -> list[Path]:
                 if index.is_file():
                     return _split(index)
     found = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
-    pickled = [name for name in found if name.endswith((".bin", ".ckpt", ".pt", ".pth"))]
+    pickled = [name for name in found if name.endswith(PICKLES)]
     if pickled:
         problem = f"{whole.name}/{folder.name} has its weights only as a pickle, {pickled[0]}, which can run code when it is opened."
         raise CheckpointError(problem, "Use the .safetensors version of this model.")

@@ -5,7 +5,7 @@ few minutes. Running the same command again goes on where the file says, until t
 
     python -m torch.distributed.run --nproc-per-node 2 -m training.image_to_video --threads 1
 
-trains on two processes, whose gradients are averaged in every step: on two CPU cores about as good as a batch of twice the size.
+trains on two processes, whose gradients are averaged in every step: a batch of twice the size.
 """
 
 from __future__ import annotations

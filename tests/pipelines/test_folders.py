@@ -32,6 +32,7 @@ from transformers import (
 from errors import CheckpointError
 from pipelines import checkpoints, folders
 from pipelines.checkpoints import TOKENIZER, inspect, list_checkpoints, load_motion, load_still, read_header
+from pipelines.doctor import examine
 from pipelines.memory import choose_placement
 from tests.conftest import TINY_MOTION_UNET, TINY_STILL_UNET, TINY_TEXT, TINY_VAE, TINY_VISION
 
@@ -136,6 +137,15 @@ def test_a_folder_is_listed_as_one_checkpoint(still_folder: Path) -> None:
     shutil.move(still_folder, models / "checkpoints" / "mine")
     assert next(iter(list_checkpoints(models))) == "mine"
     assert not [name for name in list_checkpoints(models) if name.startswith("mine/")]
+
+
+def test_pickles_beside_what_is_read_do_not_make_a_folder_bad(still_folder: Path) -> None:
+    data_dir = still_folder.parent / "data"
+    (data_dir / "models" / "checkpoints").mkdir(parents=True)
+    (still_folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"\x80\x02")
+    shutil.move(still_folder, data_dir / "models" / "checkpoints" / "mine")
+    found = [finding for finding in examine(data_dir) if finding.subject.startswith("mine")]
+    assert [(finding.subject, finding.level) for finding in found] == [("mine", "ok")]
 
 
 def test_a_folder_for_the_other_stage_is_refused(still_folder: Path) -> None:
