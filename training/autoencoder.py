@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from training.architecture import make_vae
-from training.loop import Run, arguments
+from training.loop import Run, arguments, lower_precision
 from training.world import random_scene
 
 CROP, BATCH = 64, 16
@@ -72,12 +72,11 @@ def main() -> None:
     run = Run("autoencoder", vae, options, lr=1.5e-3)
     rng.seed(run.step)
     frames = crop_source(2500, rng)
-    device_type = torch.device(options.device).type
     for step in run:
         if step % 1500 == 1499:
             frames = crop_source(2500, rng)
         x = crops(frames, rng, options.device)
-        with torch.autocast(device_type, dtype=torch.bfloat16):
+        with lower_precision(options.device):
             posterior = vae.encode(x).latent_dist
             z = posterior.sample()
             y = vae.decode(z).sample

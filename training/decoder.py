@@ -16,7 +16,7 @@ import torch
 from training.architecture import VAE
 from training.autoencoder import reconstruction_loss
 from training.latents import STILL_SIZES, choose, standardised_vae
-from training.loop import Run, arguments
+from training.loop import Run, arguments, lower_precision
 from training.world import random_scene
 
 NOISE = 0.06 / VAE["scaling_factor"]  # of latents with unit spread
@@ -39,10 +39,9 @@ def main() -> None:
     run = Run("decoder", vae, options, lr=4e-4)
     rng = random.Random(1000 + run.seed)
     torch.manual_seed(1000 + run.seed)
-    device_type = torch.device(options.device).type
     for step in run:
         x = pictures(rng).to(options.device)
-        with torch.autocast(device_type, dtype=torch.bfloat16):
+        with lower_precision(options.device):
             with torch.no_grad():
                 z = vae.encode(x).latent_dist.mean
             noise = torch.rand(len(x), 1, 1, 1, device=z.device) * NOISE * torch.randn_like(z)

@@ -150,7 +150,7 @@ def clouds(b: Brush, rng: random.Random, t: float) -> None:
 
 def rain(b: Brush, rng: random.Random, t: float) -> None:
     for _ in range(22):
-        x, y = rng.random() * b.width, ((rng.random() + 0.9 * t) % 1) * b.height
+        x, y = rng.random() * b.width, ((rng.random() + 0.5 * t) % 1) * b.height
         b.draw.line((x, y, x - b.unit * 0.06, y + b.unit * 0.34), fill=(150, 186, 236), width=max(1, round(b.unit * 0.06)))
 
 
@@ -252,7 +252,7 @@ def ball(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float) ->
 
 
 def bird(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float) -> None:
-    flap, dark = math.sin(6 * t + 1.1), shade(c, 0.68) if c != COLOURS["black"] else shade(c, 1.3)
+    flap, dark = math.sin(5 * t + 1.1), shade(c, 0.68) if c != COLOURS["black"] else shade(c, 1.3)
     b.polygon(c, (x - 0.5 * side * s, y), (x - 1.0 * side * s, y - 0.16 * s), (x - 1.0 * side * s, y + 0.2 * s))
     b.ellipse(x, y, 0.66 * s, 0.3 * s, c)
     b.ellipse(x + 0.6 * side * s, y - 0.2 * s, 0.27 * s, 0.25 * s, c)

@@ -24,11 +24,12 @@ from diffusers.models.transformers.transformer_temporal import TransformerSpatio
 
 from pipelines.checkpoints import BUNDLED, DEMO_MOTION
 from training.architecture import VAE, make_motion_unet, make_vision
-from training.loop import Run, arguments, load_average, load_bundled
+from training.latents import load_latents
+from training.loop import Run, arguments, load_average, load_bundled, lower_precision
 from training.text_to_image import StillModel, weights_at
 from training.vision_encoder import VisionModel, normalised
 
-FRAMES_A_STEP = 18_000  # latent positions in one step: 2 films of 14x24x24, or 10 windows of 3x24x24
+FRAMES_A_STEP = 12_000  # latent positions in one step: a film of 14x24x24, or 7 windows of 3x24x24
 WINDOWS = (1, 3, 3, 6)  # neighbouring frames that a step shows, at most, if not all there are
 STARTS_AS_IDENTITY = (".temporal_res_block.conv2.", ".attn1.to_out.0.", ".attn2.to_out.0.", ".ff.net.2.", ".ff_in.net.2.")
 
@@ -97,9 +98,8 @@ def main() -> None:
     run = Run("image_to_video", model.to(options.device), options, lr=1e-3, ema=0.997)
     rng, device = random.Random(run.seed), options.device
     torch.manual_seed(run.seed)
-    data = torch.load(options.runs / "films.pt", weights_only=True)
+    data = load_latents(options.runs, "films")
     sizes, counts = list(data), [len(entry["latents"]) for entry in data.values()]
-    device_type = torch.device(device).type
     for _ in run:
         size = rng.choices(sizes, weights=weights_at(1 if options.fine_tune else run.progress, sizes, counts))[0]
         entry = data[size]
@@ -119,7 +119,7 @@ def main() -> None:
         scale = (sigma**2 + 1).sqrt()
         target = (x / scale**2 - x0) * scale / sigma
         shown = torch.cat([x / scale, still[:, None].expand(-1, frames, -1, -1, -1)], 2)
-        with torch.autocast(device_type, dtype=torch.bfloat16):
+        with lower_precision(device):
             v = model(shown, 0.25 * sigma.log().flatten(), pictures, kept, ids, entry["start"][pick] + first)
         run.learn((v.float() - target).square().mean())
 

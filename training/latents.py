@@ -3,8 +3,9 @@
     python -m training.latents stills --count 9000
     python -m training.latents films --count 1400
 
-The first call also measures the spread of the trained autoencoder's latents and folds it into its last and first 1x1
-convolutions, so that latents times 0.18215 have mean 0 and spread 1, as samplers expect of a Stable Diffusion model.
+Another --seed adds to what is there, also from a second process. The first call also measures the spread of the trained
+autoencoder's latents and folds it into its last and first 1x1 convolutions, so that latents times 0.18215 have mean 0 and spread 1, as
+samplers expect of a Stable Diffusion model.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from PIL import Image, ImageOps
 
 from pipelines.checkpoints import BUNDLED, DEMO_STILL
 from training.architecture import VAE, make_vae
-from training.loop import load_average, load_bundled
+from training.loop import load_average, load_bundled, lower_precision
 from training.world import film, random_scene
 
 SCALE = VAE["scaling_factor"]
@@ -38,7 +40,7 @@ WHOLE = 14  # frames
 def encode(vae: torch.nn.Module, frames: np.ndarray) -> torch.Tensor:
     """(n, height, width, 3) uint8 to (n, 4, height/8, width/8) float16, unscaled posterior means."""
     x = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
-    with torch.autocast("cpu", dtype=torch.bfloat16):  # few at a time: larger buffers are given back to the system each time
+    with lower_precision("cpu"):  # few at a time: larger buffers are given back to the system each time
         parts = [vae.encode(part).latent_dist.mean for part in x.split(2)]
     return torch.cat(parts).to(torch.float16)
 
@@ -132,6 +134,20 @@ def make_films(vae: torch.nn.Module, count: int, rng: random.Random) -> dict:
     return {size: {key: torch.stack(values) for key, values in entry.items()} for size, entry in out.items()}
 
 
+def load_latents(runs: Path, what: str) -> dict:
+    """What every call for `what` has made, joined. Raises FileNotFoundError if there was none."""
+    paths = sorted(runs.glob(f"{what}-*.pt"))
+    if not paths:
+        raise FileNotFoundError(f"{runs} holds no {what}: run python -m training.latents {what} first")
+    parts = [torch.load(path, weights_only=True) for path in paths]
+    out: dict[str, dict] = {}
+    for size in sorted({size for part in parts for size in part}):
+        entries = [part[size] for part in parts if size in part]
+        joined = {key: [entry[key] for entry in entries] for key in entries[0]}
+        out[size] = {key: torch.cat(v) if isinstance(v[0], torch.Tensor) else list(chain.from_iterable(v)) for key, v in joined.items()}
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=("stills", "films"))
@@ -145,9 +161,10 @@ def main() -> None:
     began, vae = time.monotonic(), standardised_vae(options.runs)
     make = {"stills": make_stills, "films": make_films}[options.what]
     data = make(vae, options.count, random.Random(options.seed))
-    part = options.runs / f"{options.what}.part"
-    torch.save(data, part)
-    part.replace(options.runs / f"{options.what}.pt")
+    path = options.runs / f"{options.what}-{options.seed}.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(data, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
     print({size: len(entry["latents"]) for size, entry in data.items()}, f"{time.monotonic() - began:.0f} s")
 
 

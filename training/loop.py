@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
-from training.muon import Muon
+from training.muon import Muon, product_dtype
 
 
 def arguments(description: str, minutes: float) -> argparse.ArgumentParser:
@@ -32,6 +32,11 @@ def arguments(description: str, minutes: float) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves PyTorch's choice")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser
+
+
+def lower_precision(device: str) -> torch.autocast:
+    """bfloat16 for the products, where the machine has it."""
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=product_dtype(device) is torch.bfloat16)
 
 
 def optimizers(module: torch.nn.Module, lr: float) -> list[torch.optim.Optimizer]:

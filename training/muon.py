@@ -11,12 +11,19 @@ import torch
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients and five rounds: Jordan's
 
 
+def product_dtype(device: torch.device | str) -> torch.dtype:
+    """bfloat16 where products of it are native; a CPU that has AVX2 alone emulates it, ten times slower than float32."""
+    has = torch.cpu.get_capabilities()
+    is_native = torch.device(device).type != "cpu" or has.get("avx512_bf16") or has.get("amx_bf16")
+    return torch.bfloat16 if is_native else torch.float32
+
+
 def orthogonal(x: torch.Tensor) -> torch.Tensor:
     """(n, rows, columns) to nearly orthogonal ones: the same singular vectors, singular values near 1."""
     a, b, c = NEWTON_SCHULZ
     is_tall = x.shape[1] > x.shape[2]
-    y = (x.mT if is_tall else x).bfloat16()
-    y = y / (y.float().norm(dim=(1, 2), keepdim=True) + 1e-7).bfloat16()
+    y = x.mT if is_tall else x
+    y = (y / (y.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(product_dtype(x.device))
     for _ in range(5):
         gram = y @ y.mT
         y = a * y + (b * gram + c * gram @ gram) @ y

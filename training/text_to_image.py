@@ -19,7 +19,8 @@ from transformers import CLIPTokenizer
 
 from pipelines.checkpoints import BUNDLED, DEMO_STILL, TOKENIZER
 from training.architecture import make_still_unet, make_text_encoder
-from training.loop import Run, arguments, load_average, load_bundled
+from training.latents import load_latents
+from training.loop import Run, arguments, load_average, load_bundled, lower_precision
 from training.text_encoder import TextModel, mix_in_other_words
 
 TOKENS_A_STEP = 9216  # latent positions in one step: 16 pictures of 24x24
@@ -61,12 +62,11 @@ def main() -> None:
     rng, device = random.Random(run.seed), options.device
     torch.manual_seed(run.seed)
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
-    data = torch.load(options.runs / "stills.pt", weights_only=True)
+    data = load_latents(options.runs, "stills")
     ids = {size: tokenized(tokenizer, entry["captions"]) for size, entry in data.items()}
     sizes, counts = list(data), [len(entry["latents"]) for entry in data.values()]
     empty = tokenizer("", padding="max_length", max_length=77, return_tensors="pt").input_ids[0]
     alphas = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).float().to(device)
-    device_type = torch.device(device).type
     for _ in run:
         size = rng.choices(sizes, weights=weights_at(1 if options.fine_tune else run.progress, sizes, counts))[0]
         latents, tokens = data[size]["latents"], ids[size]
@@ -86,7 +86,7 @@ def main() -> None:
         shown = torch.where((t < 985).view(-1, 1, 1, 1), x0, torch.zeros_like(x0))
         xt = a.sqrt() * shown + (1 - a).sqrt() * noise
         target = a.sqrt() * noise - (1 - a).sqrt() * x0
-        with torch.autocast(device_type, dtype=torch.bfloat16):
+        with lower_precision(device):
             v = model(xt, t, said.to(device))
         run.learn((v.float() - target).square().mean())
 

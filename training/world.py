@@ -104,15 +104,15 @@ class Scene:
             case "boat":
                 return x + 0.13 * side * t, 0.7 + 0.012 * math.sin(4 * t)
             case "balloon":
-                return x + 0.02 * side * t, y + 0.05 - 0.13 * t
+                return x + 0.02 * t, y + 0.05 - 0.14 * t
             case "ball":
-                return x + 0.06 * side * t, 0.8 - 0.36 * abs(math.cos(2.1 * t))
+                return x + 0.06 * t, 0.8 - 0.36 * abs(math.cos(1.5 * t))
             case "bird":
                 return x + 0.16 * side * t, y - 0.03 * t
             case "fish":
                 return x + 0.15 * side * t, 0.84 + 0.01 * math.sin(5 * t)
             case "ufo":
-                return x + 0.16 * side * math.sin(1.9 * t), y - 0.05 + 0.03 * math.sin(4 * t)
+                return x + 0.16 * math.sin(1.6 * t), y - 0.05 + 0.03 * math.sin(3 * t)
             case _:
                 return x + 0.16 * side * t, 0.76
 
@@ -210,6 +210,6 @@ def random_scene(rng: random.Random, *, subject: str | None = None, held_out: bo
 
 
 def film(scene: Scene, frames: int, width: int, height: int, *, motion_bucket: float = 127, fps: float = 7) -> np.ndarray:
-    """(frames, height, width, 3) uint8. Time runs at motion_bucket / 170 (127, Stable Video Diffusion's default, is three quarters: at
+    """(frames, height, width, 3) uint8. Time runs at motion_bucket / 210 (127, Stable Video Diffusion's default, is three fifths: at
     200 a subject is still in the picture after two seconds); one frame lasts 1/fps seconds."""
-    return np.stack([scene.frame(k / fps * motion_bucket / 170, width, height) for k in range(frames)])
+    return np.stack([scene.frame(k / fps * motion_bucket / 210, width, height) for k in range(frames)])
