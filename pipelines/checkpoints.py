@@ -34,13 +34,20 @@ ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = ASSETS / "checkpoints"
 TOKENIZER = ASSETS / "clip_tokenizer"
 DEMO_STILL, DEMO_MOTION = "stillmotion_demo_still.safetensors", "stillmotion_demo_motion.safetensors"
-LATENT_SCALE = 0.18215  # brings latents of Stable Diffusion's and Stable Video Diffusion's autoencoders to unit spread
+# What brings an autoencoder's latents to unit spread: that of Stable Diffusion XL, and that of all others.
+LATENT_SCALES = (0.18215, 0.13025)
 _CLASSES = {
-    "still": {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"},
+    "still": {
+        "unet": "UNet2DConditionModel",
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModel",
+        "text_encoder_2": "CLIPTextModelWithProjection",
+    },
     "motion": {"unet": "UNetSpatioTemporalConditionModel", "vae": "AutoencoderKL", "vision": "CLIPVisionModelWithProjection"},
 }
+_OPTIONAL = {"text_encoder_2"}  # Stable Diffusion XL's
 _TEMPORAL = "AutoencoderKLTemporalDecoder"  # a motion model's vae may be one; its configuration says so by `_class_name`
-FAMILIES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "svd": "Stable Video Diffusion"}
+FAMILIES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL", "svd": "Stable Video Diffusion"}
 _WEIGHT_TYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 _SPACINGS = {"still": DiscreteSigmas, "motion": ContinuousSigmas}
 _MAKES = {"still": "a still from a prompt", "motion": "a film from a still"}
@@ -60,6 +67,9 @@ class CheckpointFile:
     tensors: Tensors = field(default_factory=dict, repr=False)
     homes: Homes = field(default_factory=dict, repr=False)
 
+    def parts(self) -> list[str]:
+        return [part for part in _CLASSES[self.kind] if part in self.components]
+
     def files(self) -> set[Path]:
         return {path for path, _ in self.homes.values()} or {self.path}
 
@@ -69,6 +79,8 @@ class CheckpointFile:
 
 @dataclass(frozen=True)
 class StillModels:
+    """`vae.config.scaling_factor` is the latent scale. Stable Diffusion XL has a second text encoder, and its tokenizer."""
+
     name: str
     unet: nn.Module
     vae: nn.Module
@@ -76,6 +88,8 @@ class StillModels:
     tokenizer: CLIPTokenizer
     spacing: DiscreteSigmas
     placement: Placement
+    text_encoder_2: nn.Module | None = None
+    tokenizer_2: CLIPTokenizer | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +149,7 @@ def inspect(path: Path) -> CheckpointFile:
     """Identify a file or folder for whatever stage it serves. Raises CheckpointError: not safetensors, damaged, unknown family."""
     try:
         header = _described_folder(path) if path.is_dir() else _described_file(path)
-        missing = _CLASSES.get(header.kind, {}).keys() - header.components.keys()
+        missing = _CLASSES.get(header.kind, {}).keys() - header.components.keys() - _OPTIONAL
         _check_description(header)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError, InputError) as error:
         problem = f"{path.name} is of an unknown family: its metadata describes no model ({error})."
@@ -162,7 +176,7 @@ def _described_file(path: Path) -> CheckpointFile:
 
 def check_complete(header: CheckpointFile) -> None:
     """Every tensor of every part is in the file, in its shape. No weights are read. Raises CheckpointError."""
-    for part in _CLASSES[header.kind]:
+    for part in header.parts():
         _sources(header, part, _build(header, part).state_dict())
 
 
@@ -172,21 +186,32 @@ def _check_description(header: CheckpointFile) -> None:
         raise TypeError("a component is described by something else than a configuration")
     if header.kind in _SPACINGS:
         _SPACINGS[header.kind](**header.sampling)
-    scale = header.components.get("vae", {}).get("scaling_factor", LATENT_SCALE)
-    if scale != LATENT_SCALE:
+    scale = header.components.get("vae", {}).get("scaling_factor", LATENT_SCALES[0])
+    if scale not in LATENT_SCALES:
         raise ValueError(f"latents of scale {scale}")
+    is_xl = header.components.get("unet", {}).get("addition_embed_type") == "text_time"
+    if is_xl != ("text_encoder_2" in header.components):
+        raise ValueError("a UNet and text encoders that do not belong together")
 
 
 def load_still(path: Path, placement: Placement) -> StillModels:
     """Everything stage 1 needs. Raises CheckpointError."""
+    header = read_header(path, "still")
+    parts: dict[str, Any] = _load_parts(header, placement)
+    for encoder, tokenizer in {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}.items():
+        if encoder in parts:
+            parts[tokenizer] = _tokenizer(header.components[encoder].get("pad_token_id"))
+    return StillModels(name=path.name, spacing=DiscreteSigmas(**header.sampling), placement=placement, **parts)
+
+
+def _tokenizer(padding: int | None) -> CLIPTokenizer:
+    """CLIP's, filling up with the token of this number; without one, with its own, the end token."""
     from transformers import CLIPTokenizer
 
-    header = read_header(path, "still")
-    parts = _load_parts(header, placement)
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
-    padding = header.components["text_encoder"].get("pad_token_id", tokenizer.pad_token_id)
-    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding)
-    return StillModels(name=path.name, tokenizer=tokenizer, spacing=DiscreteSigmas(**header.sampling), placement=placement, **parts)
+    if padding is not None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding)
+    return tokenizer
 
 
 def load_motion(path: Path, placement: Placement) -> MotionModels:
@@ -200,7 +225,7 @@ def _load_parts(header: CheckpointFile, placement: Placement) -> dict[str, nn.Mo
     try:
         with ExitStack() as open_files:
             files = {path: open_files.enter_context(safe_open(path, framework="pt")) for path in header.files()}
-            for part in _CLASSES[header.kind]:
+            for part in header.parts():
                 dtype = placement.vae_dtype if part == "vae" else placement.dtype
                 parts[part] = place(_load_part(files, header, part, dtype), placement, dtype)
     except (SafetensorError, OSError) as error:

@@ -1,8 +1,8 @@
 """What a .safetensors file holds, told from its header alone: the names, types and shapes of its tensors, no weights.
 
 The story: `read_safetensors_header` checks a header and `describe` says of it what the metadata of our own checkpoints says of
-themselves. In between, `identify` tells the family from names and shapes: "sd1" and "sd2" (Stable Diffusion 1.x and 2.x) or "svd"
-(Stable Video Diffusion), all in the single-file layout that ComfyUI loads. Everything else that is well known is refused by its name.
+themselves. In between, `identify` tells the family from names and shapes: "sd1", "sd2" and "sdxl" (Stable Diffusion 1.x, 2.x and XL) or
+"svd" (Stable Video Diffusion), all in the single-file layout that ComfyUI loads. Everything else that is well known is refused by its name.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ PICKLES = (".ckpt", ".pt", ".pth", ".bin")  # files that can run code when they 
 MAX_HEADER, MAX_TENSORS, MAX_DIMENSIONS = 100_000_000, 100_000, 16
 UNET, VAE, VISION = "model.diffusion_model.", "first_stage_model.", "conditioner.embedders.0.open_clip.model.visual."
 CLIP_TEXT, OPEN_CLIP_TEXT = "cond_stage_model.transformer.", "cond_stage_model.model."
+XL_CLIP_TEXT, XL_OPEN_CLIP_TEXT = "conditioner.embedders.0.transformer.text_model.", "conditioner.embedders.1.model."
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
     "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64,
@@ -51,7 +52,8 @@ _OTHER_FILES = {
     "a Wan model": r"\bblocks\.0\.cross_attn\.norm_k\.|^head\.modulation$",
     "a Stable Cascade model": r"\bclip_txt_mapper\.|\bdown_blocks\.1\.0\.channelwise\.",
     "a Stable Diffusion XL refiner, which is not supported yet": r"^conditioner\.embedders\.0\.model\.",
-    "a Stable Diffusion XL checkpoint, which is not supported yet": r"^conditioner\.embedders\.1\.model\.",
+    "a Playground 2.5 checkpoint, which counts noise in another way": r"^edm_(mean|std)$",
+    "a CosXL checkpoint, which counts noise in another way": r"^edm_vpred\.",
     "an upscaler, not a checkpoint": r"^model\.1\.sub\.|\b(rdb1|RDB1)\.conv1\.",
 }
 _PARTS = {
@@ -60,6 +62,7 @@ _PARTS = {
     "a text encoder alone, not a checkpoint": r"^((cond_stage_model\.)?transformer\.)?text_model\.|^encoder\.block\.0\.layer\.",
     "a CLIP vision model alone, not a checkpoint": r"^(vision_model|visual)\.",
 }
+_ENCODERS = {"svd": ("image", VISION), "sdxl": ("first text", XL_CLIP_TEXT), "sd2": ("text", OPEN_CLIP_TEXT), "sd1": ("text", CLIP_TEXT)}
 _INPUTS = {5: "depth", 7: "upscaling", 8: "instruction (InstructPix2Pix)", 9: "inpainting"}
 _SPREAD_OF = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 
@@ -187,9 +190,9 @@ def _short(value: object) -> str:
 
 
 def identify(file_name: str, tensors: Tensors) -> str:
-    """ "sd1", "sd2" or "svd". Raises CheckpointError for the rest, by its name where it is well known."""
+    """ "sd1", "sd2", "sdxl" or "svd". Raises CheckpointError for the rest, by its name where it is well known."""
     names = "\n".join(tensors)
-    hint = "Known are checkpoints of Stable Diffusion 1 and 2 and of Stable Video Diffusion, in one file with everything in it."
+    hint = "Known are checkpoints of Stable Diffusion 1, 2 and XL and of Stable Video Diffusion, in one file with everything in it."
     has_unet = f"{UNET}input_blocks.0.0.weight" in tensors
     for what, pattern in (_OTHER_FILES if has_unet else _OTHER_FILES | _PARTS).items():
         if re.search(pattern, names, re.MULTILINE):
@@ -201,18 +204,18 @@ def identify(file_name: str, tensors: Tensors) -> str:
         return f"\n{prefix}" in names or names.startswith(prefix)
 
     is_video = re.search(rf"^{re.escape(UNET)}.*\.time_stack\.", names, re.MULTILINE)
-    family = "svd" if is_video else "sd2" if has(OPEN_CLIP_TEXT) else "sd1"
+    family = "svd" if is_video else "sdxl" if has(XL_OPEN_CLIP_TEXT) else "sd2" if has(OPEN_CLIP_TEXT) else "sd1"
     labels = tensors.get(f"{UNET}label_emb.0.0.weight")
     if is_video and labels and labels.shape[1:] in ((256,), (1280,)):
         raise CheckpointError(f"{file_name} is an SV3D checkpoint, which turns objects around.", hint)
-    if labels and not is_video:
+    if labels and family in ("sd1", "sd2"):
         what = "an unCLIP checkpoint, which makes variations of pictures" if family == "sd2" else "a UNet of Stable Diffusion XL's kind"
         raise CheckpointError(f"{file_name} is {what}.", hint)
-    encoder, prefix = {"svd": ("image", VISION), "sd2": ("text", OPEN_CLIP_TEXT), "sd1": ("text", CLIP_TEXT)}[family]
+    encoder, prefix = _ENCODERS[family]
     lacking = [] if has(prefix) else [f"{encoder} encoder"]
     lacking += [] if has(VAE) else ["VAE"]
     if lacking:
-        title = "Stable Video Diffusion" if is_video else "Stable Diffusion"
+        title = {"svd": "Stable Video Diffusion", "sdxl": "Stable Diffusion XL"}.get(family, "Stable Diffusion")
         raise CheckpointError(f"{file_name} is a {title} checkpoint without its {' and its '.join(lacking)}.", hint)
     channels = tensors[f"{UNET}input_blocks.0.0.weight"].shape[1:2]
     expected = 8 if is_video else 4
@@ -229,6 +232,8 @@ def describe(family: str, path: Path, tensors: Tensors, metadata: dict[str, str]
     components = described["components"]
     if family == "sd2":
         described["sampling"]["prediction_type"] = _prediction_type(path, tensors, metadata)
+    if family == "sdxl":
+        described["sampling"] = _xl_sampling(tensors, metadata)
     if family == "svd":
         temporal = components.pop("vae_temporal")
         if any(name.startswith(f"{VAE}decoder.") and ".time_stack." in name for name in tensors):
@@ -243,11 +248,24 @@ def _prediction_type(path: Path, tensors: Tensors, metadata: dict[str, str]) -> 
     What the metadata says is taken (modelspec.org). Else either of two signs is enough for v: the file's name says "768" or "v-pred",
     or one bias, of the last attention block, spreads wider than 0.09, by which ComfyUI tells them apart.
     """
-    said = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}.get(metadata.get("modelspec.prediction_type", ""))
+    said = _said_prediction_type(metadata)
     if said:
         return said
     by_name = re.search(r"(?<!\d)768(?!\d)|v[-_ ]?pred", path.stem.lower())
     return "v_prediction" if by_name or _spread(path, tensors) > 0.09 else "epsilon"
+
+
+def _said_prediction_type(metadata: dict[str, str]) -> str:
+    said = metadata.get("modelspec.prediction_type", "")
+    return {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}.get(said, "")
+
+
+def _xl_sampling(tensors: Tensors, metadata: dict[str, str]) -> dict[str, Any]:
+    """Stable Diffusion XL predicts noise. Models trained further to predict v carry an empty tensor `v_pred`, and `ztsnr` besides if their
+    noise schedule ends without any signal, by which ComfyUI knows them; or their metadata says it."""
+    if "v_pred" in tensors:
+        return {"prediction_type": "v_prediction"} | ({"zero_terminal_snr": True} if "ztsnr" in tensors else {})
+    return {"prediction_type": _said_prediction_type(metadata) or "epsilon"}
 
 
 def _spread(path: Path, tensors: Tensors) -> float:

@@ -13,10 +13,14 @@ from errors import CheckpointError
 from pipelines.families import PICKLES, Tensors, read_safetensors_header
 
 INDEX = "model_index.json"
-_HINT = "Known are folders of Stable Diffusion 1 and 2 and of Stable Video Diffusion, as diffusers saves them."
+_HINT = "Known are folders of Stable Diffusion 1, 2 and XL and of Stable Video Diffusion, as diffusers saves them."
 # pipeline -> kind, and our name of each part to its sub-folder
 _PIPELINES = {
     "StableDiffusionPipeline": ("still", {"unet": "unet", "vae": "vae", "text_encoder": "text_encoder"}),
+    "StableDiffusionXLPipeline": (
+        "still",
+        {"unet": "unet", "vae": "vae", "text_encoder": "text_encoder", "text_encoder_2": "text_encoder_2"},
+    ),
     "StableVideoDiffusionPipeline": ("motion", {"unet": "unet", "vae": "vae", "vision": "image_encoder"}),
 }
 _STEMS = ("diffusion_pytorch_model", "model")
@@ -38,7 +42,9 @@ def describe_folder(path: Path) -> tuple[dict[str, Any], Tensors, Homes]:
     kind, parts = _PIPELINES[pipeline]
     components = {part: _read_json(path / folder / "config.json") for part, folder in parts.items()}
     if kind == "still":
-        components["text_encoder"] |= {"pad_token_id": _padding(path), "eos_token_id": 49407, "bos_token_id": 49406}
+        paddings = {"text_encoder": 49407, "text_encoder_2": 0} if "text_encoder_2" in parts else {"text_encoder": _padding(path)}
+        for part, padding in paddings.items():
+            components[part] |= {"pad_token_id": padding, "eos_token_id": 49407, "bos_token_id": 49406}
     else:
         components["vae"].setdefault("_class_name", "AutoencoderKLTemporalDecoder")
     tensors, homes = {}, {}
@@ -47,7 +53,7 @@ def describe_folder(path: Path) -> tuple[dict[str, Any], Tensors, Homes]:
             for name, info in read_safetensors_header(file)[0].items():
                 ours = f"{part}.{_todays_name(part, name)}"
                 tensors[ours], homes[ours] = info, (file, name)
-    sampling = _sampling(path, kind)
+    sampling = _sampling(path, kind, is_xl="text_encoder_2" in parts)
     return {"kind": kind, "name": path.name, "sampling": sampling, "components": components}, tensors, homes
 
 
@@ -73,7 +79,7 @@ def _padding(path: Path) -> int:
     return 0 if (token.get("content") if isinstance(token, dict) else token) == "!" else 49407
 
 
-def _sampling(path: Path, kind: str) -> dict[str, Any]:
+def _sampling(path: Path, kind: str, *, is_xl: bool) -> dict[str, Any]:
     config = _read_json(path / "scheduler" / "scheduler_config.json")
     if kind == "motion":
         return {"sigma_min": 0.002, "sigma_max": 700.0}
@@ -81,7 +87,8 @@ def _sampling(path: Path, kind: str) -> dict[str, Any]:
     strange = [f"{name} {config[name]!r}" for name, value in usual.items() if name in config and config[name] != value]
     if strange:
         raise CheckpointError(f"{path.name} was trained on another noise schedule: {', '.join(strange)}.", _HINT)
-    return {"prediction_type": config.get("prediction_type", "epsilon")}
+    prediction = {"prediction_type": config.get("prediction_type", "epsilon")}
+    return prediction | ({"zero_terminal_snr": True} if is_xl and config.get("rescale_betas_zero_snr") else {})
 
 
 def _weight_files(whole: Path, folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipelines.families import CLIP_TEXT, OPEN_CLIP_TEXT, UNET, VAE, VISION
+from pipelines.families import CLIP_TEXT, OPEN_CLIP_TEXT, UNET, VAE, VISION, XL_CLIP_TEXT, XL_OPEN_CLIP_TEXT
 
 CONDITIONING_VAE = "conditioner.embedders.3.encoder."  # Stable Video Diffusion's own encoder for the still
 
@@ -57,7 +57,8 @@ class Source(NamedTuple):
 
 
 def locate(family: str, part: str, names: Collection[str], in_file: Collection[str]) -> dict[str, Source]:
-    """Where each of a model's tensors comes from. `part`: unet, vae, text_encoder or vision; `names`: all of that model's tensors."""
+    """Where each of a model's tensors comes from. `part`: unet, vae, text_encoder, text_encoder_2 or vision; `names`: all of that model's
+    tensors."""
     return _PARTS[family][part](names, in_file)
 
 
@@ -224,6 +225,16 @@ def _open_clip_text(names: Collection[str], in_file: Collection[str]) -> dict[st
     return {name: _open_clip(name, OPEN_CLIP_TEXT, _OPEN_CLIP_TEXT_ENDS) for name in names}
 
 
+def _xl_clip_text(names: Collection[str], in_file: Collection[str]) -> dict[str, Source]:
+    return {name: Source(XL_CLIP_TEXT + name) for name in names}
+
+
+def _xl_open_clip_text(names: Collection[str], in_file: Collection[str]) -> dict[str, Source]:
+    """Whole, with its last layer and the projection of what is read at the end token."""
+    found = {name: _open_clip(name.removeprefix("text_model."), XL_OPEN_CLIP_TEXT, _OPEN_CLIP_TEXT_ENDS) for name in names}
+    return found | {"text_projection.weight": Source(f"{XL_OPEN_CLIP_TEXT}text_projection", transposed)}
+
+
 def _open_clip_vision(names: Collection[str], in_file: Collection[str]) -> dict[str, Source]:
     found = {name: _open_clip(name, VISION, _OPEN_CLIP_VISION_ENDS) for name in names}
     return found | {"visual_projection.weight": Source(f"{VISION}proj", transposed)}
@@ -240,5 +251,6 @@ def _open_clip(name: str, prefix: str, ends: dict[str, str]) -> Source:
 _PARTS = {
     "sd1": {"unet": _unet, "vae": _vae, "text_encoder": _clip_text},
     "sd2": {"unet": _unet, "vae": _vae, "text_encoder": _open_clip_text},
+    "sdxl": {"unet": _unet, "vae": _vae, "text_encoder": _xl_clip_text, "text_encoder_2": _xl_open_clip_text},
     "svd": {"unet": _unet, "vae": _vae, "vision": _open_clip_vision},
 }

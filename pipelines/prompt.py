@@ -2,7 +2,8 @@
 
 The story: `parse_weights` splits a prompt where its weight changes, `tokenize` lays the pieces out in blocks as long as the text
 encoder reads, `encode` runs the encoder over the blocks and moves every weighted vector away from, or towards, the vector that an
-empty prompt has at the same place. `match_lengths` prepares two prompts for one batch.
+empty prompt has at the same place. `encode_xl` does so with the two text encoders of Stable Diffusion XL. `Conditioning` is all that a
+UNet is told of a prompt; `together` prepares two of them for one batch.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from errors import InputError
 
 if TYPE_CHECKING:
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,21 @@ _BRACKET = re.compile(r"\\[()]|[()]")
 _ESCAPED = re.compile(r"\\([()])")
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\s*")
 _EMBEDDING = re.compile(r"(?:^|[ \n])embedding:\s*")
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a UNet is told of n prompts: `context` (n, tokens, width) for its cross-attention. Stable Diffusion XL's is told besides
+    `pooled` (n, 1280), one vector for all of a prompt, and `sizes` (n, 6): height and width of the picture, the place of its upper left
+    corner in the whole, and height and width again, that are asked for; in pixels."""
+
+    context: torch.Tensor
+    pooled: torch.Tensor | None = None
+    sizes: torch.Tensor | None = None
+
+    def added(self) -> dict[str, Any]:
+        """The UNet's `added_cond_kwargs`."""
+        return {} if self.pooled is None else {"text_embeds": self.pooled, "time_ids": self.sizes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +194,39 @@ def encode(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, text: str, *, 
     it is the last again. No attention mask is given: padding is read like any other token. A token of weight w becomes
     empty + w * (z - empty), where `empty` is the vector of the empty prompt at the same place in its block.
     """
+    return _encode(text_encoder, tokenizer, text, lambda ids: _hidden_state(text_encoder, ids, clip_skip))
+
+
+@torch.no_grad()
+def encode_xl(
+    first: tuple[CLIPTextModel, CLIPTokenizer], second: tuple[CLIPTextModelWithProjection, CLIPTokenizer], text: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The conditioning of a prompt for Stable Diffusion XL (Podell et al. 2023, arXiv 2307.01952), as `encode` gives it: the context (1,
+    blocks * block length, width of both), and the pooled vector (1, projected width).
+
+    Of each encoder it is the output of the last layer but one, without the final layer norm. The pooled vector is the second one's, of
+    the last layer after the final layer norm at the end token, projected; as in ComfyUI only the first block's, and without weights.
+    """
+    pooled = []
+
+    def penultimate(encoder: CLIPTextModel, ids: torch.Tensor) -> torch.Tensor:
+        output = encoder(ids, output_hidden_states=True)
+        pooled.append(getattr(output, "text_embeds", None))
+        return output.hidden_states[-2]
+
+    contexts = [_encode(encoder, tokenizer, text, lambda ids, e=encoder: penultimate(e, ids)) for encoder, tokenizer in (first, second)]
+    return torch.cat(contexts, dim=-1), pooled[-1][:1].float()
+
+
+def _encode(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, text: str, read: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """`read` takes tokens (blocks, length) to vectors (blocks, length, width)."""
     blocks = tokenize(tokenizer, text, length=text_encoder.config.max_position_embeddings)
     weights = torch.tensor([[weight for _, weight in block] for block in blocks], device=text_encoder.device)
     weighted = weights != 1.0
     if weighted.any():
         blocks += tokenize(tokenizer, "", length=len(blocks[0]))
     ids = torch.tensor([[token for token, _ in block] for block in blocks], device=text_encoder.device)
-    hidden = _hidden_state(text_encoder, ids, clip_skip).float()
+    hidden = read(ids).float()
     if weighted.any():
         z, empty = hidden[:-1], hidden[-1]
         hidden = torch.where(weighted[..., None], empty + weights[..., None] * (z - empty), z)
@@ -210,6 +253,14 @@ def match_lengths(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch
     """
     length = math.lcm(a.shape[1], b.shape[1])
     return a.repeat(1, length // a.shape[1], 1), b.repeat(1, length // b.shape[1], 1)
+
+
+def together(a: Conditioning, b: Conditioning) -> Conditioning:
+    """Both in one batch, a first."""
+    context = torch.cat(match_lengths(a.context, b.context))
+    if a.pooled is None:
+        return Conditioning(context)
+    return Conditioning(context, torch.cat([a.pooled, b.pooled]), torch.cat([a.sizes, b.sizes]))
 
 
 def fit_one_batch(a: torch.Tensor, b: torch.Tensor) -> bool:

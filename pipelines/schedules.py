@@ -19,6 +19,7 @@ from errors import InputError, UnknownNameError
 from pipelines.sampling import SAMPLERS
 
 _TABLE_SIZE = 1000
+_LAST_ALPHA = 4.8973451890853435e-08  # of a schedule whose signal ends at zero
 _MAX_STEPS = 10_000
 _MAX_SCHEDULE = 1_000_000  # a small denoise computes steps / denoise sigmas, of which only the last are used
 
@@ -49,7 +50,7 @@ class _Spacing:
 
 class DiscreteSigmas(_Spacing):
     """Stable Diffusion: `steps` betas, evenly spaced in their square roots ("scaled linear", Rombach et al. 2022).
-    A timestep is an index into the table."""
+    A timestep is an index into the table. With `zero_terminal_snr` the table ends, all but for rounding, in pure noise."""
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class DiscreteSigmas(_Spacing):
         beta_start: float = 0.00085,
         beta_end: float = 0.012,
         steps: int = _TABLE_SIZE,
+        zero_terminal_snr: bool = False,
     ) -> None:
         if prediction_type not in ("epsilon", "v_prediction"):
             raise UnknownNameError("prediction type", prediction_type, ("epsilon", "v_prediction"))
@@ -64,6 +66,8 @@ class DiscreteSigmas(_Spacing):
         betas = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2
         alphas_cumprod = torch.cumprod(1 - betas, dim=0)
         sigmas = ((1 - alphas_cumprod) / alphas_cumprod).sqrt()
+        if zero_terminal_snr:
+            sigmas = _zero_terminal_snr(sigmas)
         super().__init__(sigmas.float())
         self._log_table = sigmas.log().float()
 
@@ -83,6 +87,15 @@ class DiscreteSigmas(_Spacing):
         if self.prediction_type == "v_prediction":
             return _denoised_from_v(x, model_output, sigma)
         return x - model_output * _float32(sigma)
+
+
+def _zero_terminal_snr(sigmas: Tensor) -> Tensor:
+    """The square roots of the cumulated alphas, moved and stretched so that the last is 0 and the first stays (Lin et al. 2023,
+    arXiv 2305.08891, algorithm 1). ComfyUI then gives the last a value just above 0, for sigma to be a number: 4,518.76."""
+    root = (1 / (sigmas**2 + 1)).sqrt()
+    alphas_cumprod = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
+    alphas_cumprod[-1] = _LAST_ALPHA
+    return ((1 - alphas_cumprod) / alphas_cumprod).sqrt()
 
 
 class ContinuousSigmas(_Spacing):

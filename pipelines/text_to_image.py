@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from pipelines import prompt
-from pipelines.checkpoints import LATENT_SCALE, StillModels
+from pipelines.checkpoints import StillModels
 from pipelines.parameters import StillSettings
 from pipelines.progress import IsCanceled, Report, Steps, never, silent
+from pipelines.prompt import Conditioning
 from pipelines.sampling import count_model_calls, initial_noise, sample
 from pipelines.schedules import make_sigmas
 
@@ -32,8 +33,7 @@ def text_to_image(models: StillModels, settings: StillSettings, report: Report =
     steps.begin()
 
     # 2. What is asked for, and what guidance pushes away from; and where sampling starts: pure noise, drawn on the CPU.
-    cond = prompt.encode(models.text_encoder, models.tokenizer, settings.prompt)
-    uncond = prompt.encode(models.text_encoder, models.tokenizer, settings.negative_prompt)
+    cond, uncond = (condition(models, text, settings) for text in (settings.prompt, settings.negative_prompt))
     noise = initial_noise((1, 4, settings.height // 8, settings.width // 8), settings.seed)
     x = models.spacing.noise_latent(noise, torch.zeros_like(noise), sigmas[0]).to(models.placement.device)
 
@@ -49,29 +49,45 @@ def text_to_image(models: StillModels, settings: StillSettings, report: Report =
     return decode(models.vae, latent)[0]
 
 
+def condition(models: StillModels, text: str, settings: StillSettings) -> Conditioning:
+    """What the UNet is told of a prompt. Stable Diffusion XL's is told as well that the picture is whole and of the size asked for."""
+    if models.text_encoder_2 is None:
+        return Conditioning(prompt.encode(models.text_encoder, models.tokenizer, text))
+    first, second = (models.text_encoder, models.tokenizer), (models.text_encoder_2, models.tokenizer_2)
+    context, pooled = prompt.encode_xl(first, second, text)
+    size = [settings.height, settings.width]
+    return Conditioning(context, pooled, torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32, device=pooled.device))
+
+
 def guided(
-    models: StillModels, x: Tensor, sigma: float, cond: Tensor, uncond: Tensor, guidance: float, check: Callable[[], None] = never
+    models: StillModels,
+    x: Tensor,
+    sigma: float,
+    cond: Conditioning,
+    uncond: Conditioning,
+    guidance: float,
+    check: Callable[[], None] = never,
 ) -> Tensor:
     """The predicted x0 (n, 4, h, w) with classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
 
     `check` is called between two calls of the model, if the prompts are too unlike in length for one; it may raise."""
     if abs(guidance - 1) < 1e-9:
         return predict(models, x, sigma, cond)
-    if not prompt.fit_one_batch(cond, uncond):
+    if not prompt.fit_one_batch(cond.context, uncond.context):
         without = predict(models, x, sigma, uncond)
         check()
         with_prompt = predict(models, x, sigma, cond)
     else:
-        cond, uncond = prompt.match_lengths(cond, uncond)
-        without, with_prompt = predict(models, torch.cat([x, x]), sigma, torch.cat([uncond, cond])).chunk(2)
+        without, with_prompt = predict(models, torch.cat([x, x]), sigma, prompt.together(uncond, cond)).chunk(2)
     return without + guidance * (with_prompt - without)
 
 
-def predict(models: StillModels, x: Tensor, sigma: float, context: Tensor) -> Tensor:
-    """One call of the UNet: the x0 it predicts, (n, 4, h, w) in the dtype of x. `context`: (n, tokens, width)."""
+def predict(models: StillModels, x: Tensor, sigma: float, told: Conditioning) -> Tensor:
+    """One call of the UNet: the x0 it predicts, (n, 4, h, w) in the dtype of x. `told`: of n prompts."""
     dtype = models.placement.dtype
     timestep = models.spacing.timestep(sigma).to(x.device)
-    output = models.unet(models.spacing.scale_input(x, sigma).to(dtype), timestep, context.to(dtype)).sample
+    shown = models.spacing.scale_input(x, sigma).to(dtype)
+    output = models.unet(shown, timestep, told.context.to(dtype), added_cond_kwargs=told.added()).sample
     return models.spacing.denoised(x, output.to(x.dtype), sigma)
 
 
@@ -86,7 +102,7 @@ def decode(vae: torch.nn.Module, latents: Tensor, chunk: int = 1, steps: Steps |
         for _ in range(len(part) if steps else 0):
             steps()
         together = {"num_frames": len(part)} if is_temporal else {}
-        pixels = vae.decode((part / LATENT_SCALE).to(vae.dtype), **together).sample
+        pixels = vae.decode((part / vae.config.scaling_factor).to(vae.dtype), **together).sample
         pictures.append(pixels.float().add(1).div(2).clamp(0, 1).permute(0, 2, 3, 1).cpu())
     return torch.cat(pictures).numpy()
 

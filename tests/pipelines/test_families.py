@@ -18,6 +18,7 @@ from pipelines.families import MAX_TENSORS, TensorInfo, describe, identify, read
 
 DATA = Path(__file__).parent.parent / "data"
 UNET, TEXT, OPEN_TEXT = "model.diffusion_model.", "cond_stage_model.transformer.text_model.", "cond_stage_model.model."
+XL_TEXT, XL_TEXT_2 = "conditioner.embedders.0.transformer.text_model.", "conditioner.embedders.1.model."
 VISION = "conditioner.embedders.0.open_clip.model.visual."
 CONV_IN, VAE = f"{UNET}input_blocks.0.0.weight", "first_stage_model.decoder.conv_in.weight"
 ONE = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
@@ -169,7 +170,10 @@ def test_the_real_files_are_recognised() -> None:
         (["model.diffusion_model.joint_blocks.0.context_block.adaLN_modulation.1.bias"], "is a Stable Diffusion 3 model"),
         (["model.diffusion_model.patchify_proj.weight"], "is an LTX-Video model"),
         (["model.diffusion_model.blocks.0.cross_attn.norm_k.weight"], "is a Wan model"),
-        ([CONV_IN, "conditioner.embedders.1.model.text_projection", VAE], "Stable Diffusion XL checkpoint, which is not supported yet"),
+        ([CONV_IN, f"{XL_TEXT_2}text_projection", VAE], "is a Stable Diffusion XL checkpoint without its first text encoder"),
+        ([CONV_IN, f"{XL_TEXT_2}text_projection", f"{XL_TEXT}final_layer_norm.weight"], "Stable Diffusion XL checkpoint without its VAE"),
+        ([CONV_IN, f"{XL_TEXT_2}text_projection", "edm_mean", "edm_std"], "is a Playground 2.5 checkpoint"),
+        ([CONV_IN, f"{XL_TEXT_2}text_projection", "edm_vpred.sigma_max"], "is a CosXL checkpoint"),
         ([CONV_IN, "conditioner.embedders.0.model.text_projection", VAE], "Stable Diffusion XL refiner, which is not supported yet"),
         ([CONV_IN, f"{UNET}label_emb.0.0.weight"], "UNet of Stable Diffusion XL's kind"),
         ([CONV_IN, f"{UNET}label_emb.0.0.weight", f"{OPEN_TEXT}ln_final.weight"], "is an unCLIP checkpoint"),
@@ -192,9 +196,12 @@ def test_other_well_known_files_are_refused_by_their_name(names: list[str], what
 
 
 @pytest.mark.parametrize(("channels", "purpose"), [(9, "inpainting"), (8, "instruction"), (5, "depth"), (7, "upscaling"), (3, "another")])
-def test_models_that_take_more_than_a_latent_are_refused(channels: int, purpose: str) -> None:
+@pytest.mark.parametrize(
+    "encoders", [(f"{TEXT}final_layer_norm.weight",), (f"{XL_TEXT}final_layer_norm.weight", f"{XL_TEXT_2}positional_embedding")]
+)
+def test_models_that_take_more_than_a_latent_are_refused(channels: int, purpose: str, encoders: tuple[str, ...]) -> None:
     with pytest.raises(CheckpointError, match=rf"for {purpose}.*: it takes {channels} channels instead of 4"):
-        identify("x.safetensors", named(CONV_IN, VAE, f"{TEXT}final_layer_norm.weight", channels=channels))
+        identify("x.safetensors", named(CONV_IN, VAE, *encoders, channels=channels))
 
 
 def test_sv3d_is_no_film_model() -> None:
@@ -223,6 +230,21 @@ def test_what_stable_diffusion_2_predicts(tmp_path: Path, name: str, metadata: d
     save_file(bias, path, metadata=metadata or None)
     tensors, found = read_safetensors_header(path)
     assert describe("sd2", path, tensors, found)["sampling"] == {"prediction_type": expected}
+
+
+@pytest.mark.parametrize(
+    ("names", "metadata", "expected"),
+    [
+        ([], {}, {"prediction_type": "epsilon"}),
+        (["v_pred"], {}, {"prediction_type": "v_prediction"}),
+        (["v_pred", "ztsnr"], {}, {"prediction_type": "v_prediction", "zero_terminal_snr": True}),
+        (["ztsnr"], {}, {"prediction_type": "epsilon"}),
+        ([], {"modelspec.prediction_type": "v"}, {"prediction_type": "v_prediction"}),
+        (["v_pred"], {"modelspec.prediction_type": "epsilon"}, {"prediction_type": "v_prediction"}),
+    ],
+)
+def test_what_stable_diffusion_xl_predicts(names: list[str], metadata: dict, expected: dict) -> None:
+    assert describe("sdxl", Path("x.safetensors"), named(*names), metadata)["sampling"] == expected
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pipelines.parameters import StillSettings
 from pipelines.progress import Progress
 from pipelines.sampling import initial_noise
 from pipelines.schedules import make_sigmas
-from pipelines.text_to_image import decode, guided, predict, text_to_image
+from pipelines.text_to_image import condition, decode, guided, predict, text_to_image
 
 SETTINGS = StillSettings(prompt="a (red:1.3) boat", negative_prompt="rain", width=64, height=48, steps=3, guidance=4.0, seed=5)
 
@@ -55,8 +55,7 @@ def test_every_setting_matters(models: StillModels, change: dict) -> None:
 def test_euler_by_hand_gives_the_same_still(models: StillModels) -> None:
     """The whole stage, written out against the formulas: eps-prediction, guidance, Euler steps in sigma."""
     settings = dataclasses.replace(SETTINGS, sampler="euler", schedule="karras")
-    cond = prompt.encode(models.text_encoder, models.tokenizer, settings.prompt)
-    uncond = prompt.encode(models.text_encoder, models.tokenizer, settings.negative_prompt)
+    cond, uncond = (prompt.encode(models.text_encoder, models.tokenizer, text) for text in (settings.prompt, settings.negative_prompt))
     sigmas = make_sigmas("karras", 3, models.spacing, sampler="euler")
     x = initial_noise((1, 4, 6, 8), 5) * (sigmas[0] ** 2 + 1).sqrt()
     alphas = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
@@ -72,7 +71,7 @@ def test_euler_by_hand_gives_the_same_still(models: StillModels) -> None:
 
 @torch.inference_mode()
 def test_guidance_one_does_not_look_at_the_negative_prompt(models: StillModels) -> None:
-    cond, other = (prompt.encode(models.text_encoder, models.tokenizer, text) for text in ("a boat", "a car"))
+    cond, other = (condition(models, text, SETTINGS) for text in ("a boat", "a car"))
     x = initial_noise((1, 4, 8, 8), 1)
     assert torch.equal(guided(models, x, 2.0, cond, other, 1.0), predict(models, x, 2.0, cond))
 
