@@ -37,6 +37,16 @@ TINY_VISION = {
     "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 8,
     "image_size": 224, "patch_size": 56,
 }  # fmt: skip
+TINY_XL_TEXT = TINY_TEXT | {"num_hidden_layers": 3}
+TINY_XL_TEXT_2 = TINY_XL_TEXT | {"hidden_size": 12, "projection_dim": 10, "hidden_act": "gelu", "pad_token_id": 0}
+TINY_XL_UNET = {
+    "sample_size": 8, "block_out_channels": [32, 64, 64], "layers_per_block": 2, "cross_attention_dim": 20, "attention_head_dim": [2, 4, 4],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"], "transformer_layers_per_block": [1, 1, 2],
+    "use_linear_projection": True, "addition_embed_type": "text_time", "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 10 + 6 * 8,
+}  # fmt: skip
+TINY_XL_VAE = TINY_VAE | {"mid_block_add_attention": True, "layers_per_block": 2, "scaling_factor": 0.13025}
 STILL_NAME, MOTION_NAME = "tiny_still.safetensors", "tiny_motion.safetensors"
 
 

@@ -49,6 +49,8 @@ def test_links_that_lead_back_up_are_followed_once(tmp_path: Path) -> None:
         {"sampling": {"prediction": "v"}},
         {"sampling": {"prediction_type": "flow"}},
         {"components": {"unet": {}, "vae": {"scaling_factor": 0.13}, "text_encoder": {}}},
+        {"components": {"unet": {"addition_embed_type": "text_time"}, "vae": {}, "text_encoder": {}}},
+        {"components": {"unet": {}, "vae": {}, "text_encoder": {}, "text_encoder_2": {}}},
     ],
 )
 def test_a_description_that_is_wrong_is_refused_before_anything_is_built(tmp_path: Path, change: dict) -> None:

@@ -14,6 +14,7 @@ from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     StableVideoDiffusionPipeline,
     UNet2DConditionModel,
     UNetSpatioTemporalConditionModel,
@@ -24,6 +25,7 @@ from transformers import (
     CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPTextModelWithProjection,
     CLIPTokenizer,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
@@ -34,7 +36,17 @@ from pipelines import checkpoints, folders
 from pipelines.checkpoints import TOKENIZER, inspect, list_checkpoints, load_motion, load_still, read_header
 from pipelines.doctor import examine
 from pipelines.memory import choose_placement
-from tests.conftest import TINY_MOTION_UNET, TINY_STILL_UNET, TINY_TEXT, TINY_VAE, TINY_VISION
+from tests.conftest import (
+    TINY_MOTION_UNET,
+    TINY_STILL_UNET,
+    TINY_TEXT,
+    TINY_VAE,
+    TINY_VISION,
+    TINY_XL_TEXT,
+    TINY_XL_TEXT_2,
+    TINY_XL_UNET,
+    TINY_XL_VAE,
+)
 
 ATTENTIVE_VAE = TINY_VAE | {"mid_block_add_attention": True}
 TEMPORAL_VAE = {"block_out_channels": [32, 32, 32, 32], "layers_per_block": 1, "down_block_types": ["DownEncoderBlock2D"] * 4}
@@ -88,6 +100,28 @@ def test_a_still_model_is_what_diffusers_saved(still_folder: Path, still_pipelin
     models = load_still(still_folder, CPU)
     assert models.spacing.prediction_type == "v_prediction"
     assert models.tokenizer.pad_token == "<|endoftext|>"
+
+
+@pytest.mark.parametrize(("prediction_type", "ends_in_noise"), [("epsilon", False), ("v_prediction", False), ("v_prediction", True)])
+def test_an_xl_model_is_what_diffusers_saved(tmp_path: Path, prediction_type: str, ends_in_noise: bool) -> None:
+    torch.manual_seed(5)
+    scheduler = EulerDiscreteScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type=prediction_type,
+        rescale_betas_zero_snr=ends_in_noise,
+    )  # fmt: skip
+    text_2 = CLIPTextConfig(**TINY_XL_TEXT_2 | {"pad_token_id": 1, "eos_token_id": 2})  # as the published ones say
+    pipeline = StableDiffusionXLPipeline(
+        vae=AutoencoderKL(**TINY_XL_VAE), unet=UNet2DConditionModel(**TINY_XL_UNET), scheduler=scheduler,
+        text_encoder=CLIPTextModel(CLIPTextConfig(**TINY_XL_TEXT)), tokenizer=CLIPTokenizer.from_pretrained(TOKENIZER),
+        text_encoder_2=CLIPTextModelWithProjection(text_2), tokenizer_2=CLIPTokenizer.from_pretrained(TOKENIZER, pad_token="!"),
+    )  # fmt: skip
+    pipeline.save_pretrained(tmp_path / "tiny-xl")
+    models = load_still(tmp_path / "tiny-xl", CPU)
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        assert_same(getattr(models, part), getattr(pipeline, part))
+    assert (models.tokenizer.pad_token_id, models.tokenizer_2.pad_token_id) == (49407, 0)
+    assert (models.spacing.prediction_type, models.spacing.sigma_max > 1000) == (prediction_type, ends_in_noise)
+    assert models.vae.config.scaling_factor == 0.13025
 
 
 def test_a_motion_model_is_what_diffusers_saved(motion_pipeline: StableVideoDiffusionPipeline, tmp_path: Path) -> None:
@@ -178,6 +212,8 @@ def test_what_is_damaged_or_unknown_is_said(still_folder: Path) -> None:
     refused("another noise schedule: beta_end 0.02")
     (still_folder / "scheduler" / "scheduler_config.json").unlink()
     refused("scheduler/scheduler_config.json is missing")
+    change(still_folder / "model_index.json", _class_name="StableDiffusionXLImg2ImgPipeline")
+    refused("StableDiffusionXLImg2ImgPipeline, which is not supported")
     change(still_folder / "model_index.json", _class_name="FluxPipeline")
     refused("FluxPipeline, which is not supported")
     (still_folder / "model_index.json").write_text("[")

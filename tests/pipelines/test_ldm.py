@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import itertools
 import json
 import re
 from collections import Counter
@@ -26,17 +27,24 @@ from torch import Tensor, nn
 
 from errors import CheckpointError
 from pipelines import families
-from pipelines.checkpoints import load_motion, load_still, read_header
+from pipelines.checkpoints import TOKENIZER, load_motion, load_still, read_header
 from pipelines.image_to_video import image_to_video
 from pipelines.ldm import locate
 from pipelines.memory import choose_placement
 from pipelines.parameters import MotionSettings, StillSettings
-from pipelines.text_to_image import decode, text_to_image
+from pipelines.text_to_image import condition, decode, predict, text_to_image
+from tests.conftest import TINY_XL_TEXT, TINY_XL_TEXT_2, TINY_XL_UNET, TINY_XL_VAE
 
 DATA = Path(__file__).parent.parent / "data"
+XL_TEXT, XL_TEXT_2 = "conditioner.embedders.0.transformer.text_model.", "conditioner.embedders.1.model."
 UNET, VAE, VISION = "model.diffusion_model.", "first_stage_model.", "conditioner.embedders.0.open_clip.model.visual."
 CLASSES = {
-    "still": {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"},
+    "still": {
+        "unet": "UNet2DConditionModel",
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModel",
+        "text_encoder_2": "CLIPTextModelWithProjection",
+    },
     "motion": {"unet": "UNetSpatioTemporalConditionModel", "vae": "AutoencoderKL", "vision": "CLIPVisionModelWithProjection"},
 }
 
@@ -78,6 +86,10 @@ TINY = {
             "unet": TINY_UNET | {"use_linear_projection": True}, "vae": TINY_VAE,
             "text_encoder": TINY_TEXT | {"hidden_act": "gelu", "pad_token_id": 0},
         },
+    },
+    "sdxl": {
+        "kind": "still", "sampling": {"prediction_type": "epsilon"},
+        "components": {"unet": TINY_XL_UNET, "vae": TINY_XL_VAE, "text_encoder": TINY_XL_TEXT, "text_encoder_2": TINY_XL_TEXT_2},
     },
     "svd": {
         "kind": "motion", "sampling": {"sigma_min": 0.002, "sigma_max": 700.0},
@@ -190,8 +202,8 @@ def vae_as_ldm(model: nn.Module) -> dict[str, Tensor]:
 
 
 def open_clip_as_ldm(model: nn.Module, prefix: str) -> dict[str, Tensor]:
-    """Queries, keys and values in one; the projection the other way round."""
-    state = {name.removeprefix("vision_model."): value for name, value in model.state_dict().items()}
+    """Queries, keys and values in one; the projections the other way round."""
+    state = {re.sub("^(vision|text)_model.", "", name): value for name, value in model.state_dict().items()}
     ends = {"embeddings.token_embedding.weight": "token_embedding.weight", "embeddings.position_embedding.weight": "positional_embedding",
             "embeddings.class_embedding": "class_embedding", "embeddings.patch_embedding.weight": "conv1.weight",
             **{f"{here}.{leaf}": f"{there}.{leaf}" for leaf in ("weight", "bias") for here, there in
@@ -199,6 +211,8 @@ def open_clip_as_ldm(model: nn.Module, prefix: str) -> dict[str, Tensor]:
     found = {prefix + there: state.pop(here) for here, there in ends.items() if here in state}
     if "visual_projection.weight" in state:
         found[f"{prefix}proj"] = state.pop("visual_projection.weight").T
+    if "text_projection.weight" in state:
+        found[f"{prefix}text_projection"] = state.pop("text_projection.weight").T
     inside = {
         "layer_norm1": "ln_1",
         "layer_norm2": "ln_2",
@@ -225,6 +239,9 @@ def as_ldm(family: str, models: dict[str, nn.Module]) -> dict[str, Tensor]:
         text = open_clip_as_ldm(models["text_encoder"], "cond_stage_model.model.")
         last = {name.replace("resblocks.1.", "resblocks.2."): value + 1 for name, value in text.items() if "resblocks.1." in name}
         text |= last | {f"cond_stage_model.model.{name}": torch.ones(8, 8) for name in ("text_projection", "logit_scale")}
+    elif family == "sdxl":
+        text = {XL_TEXT + name: value for name, value in models["text_encoder"].state_dict().items()}
+        text |= open_clip_as_ldm(models["text_encoder_2"], XL_TEXT_2) | {f"{XL_TEXT_2}logit_scale": torch.ones(())}
     else:
         text = open_clip_as_ldm(models["vision"], VISION)
     return others | unet_as_ldm(models["unet"]) | vae_as_ldm(models["vae"]) | text
@@ -268,6 +285,8 @@ def test_the_other_real_models_have_their_known_sizes() -> None:
     """Without a list of their keys at hand: the numbers of parameters that are published."""
     sizes = {part: sum(p.numel() for p in model.parameters()) for part, model in real_models("sd2", {}).items()}
     assert sizes == {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840}
+    sizes = {part: sum(p.numel() for p in model.parameters()) for part, model in real_models("sdxl", {}).items()}
+    assert sizes == {"unet": 2_567_463_684, "vae": 83_653_863, "text_encoder": 123_060_480, "text_encoder_2": 694_659_840}
     temporal = real_models("svd", {"first_stage_model.decoder.mid.block_1.time_stack.in_layers.0.weight": ()})
     assert {part: len(model.state_dict()) for part, model in temporal.items()} == {"unet": 1428, "vae": 374, "vision": 520}
     assert sum(p.numel() for p in temporal["unet"].parameters()) == 1_524_623_082
@@ -279,7 +298,7 @@ def test_the_other_real_models_have_their_known_sizes() -> None:
 # Real weights in tiny models.
 
 
-@pytest.mark.parametrize("family", ["sd1", "sd2"])
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_diffusers_reads_the_layout_that_these_tests_write(tiny: dict, family: str) -> None:
     models, file = tiny[family], as_ldm(family, tiny[family])
     converted = {
@@ -288,16 +307,19 @@ def test_diffusers_reads_the_layout_that_these_tests_write(tiny: dict, family: s
     }
     if family == "sd1":
         converted["text_encoder"] = single_file_utils.convert_ldm_clip_checkpoint(dict(file))
+    elif family == "sdxl":
+        converted["text_encoder"] = single_file_utils.convert_ldm_clip_checkpoint(dict(file), "conditioner.embedders.0.transformer.")
+        converted["text_encoder_2"] = single_file_utils.convert_open_clip_checkpoint(models["text_encoder_2"], dict(file), XL_TEXT_2)
     else:
         converted["text_encoder"] = single_file_utils.convert_open_clip_checkpoint(models["text_encoder"], dict(file))
     for part, found in converted.items():
         found = {name.removeprefix("text_model."): value for name, value in found.items()}
         for name, value in models[part].state_dict().items():
-            assert torch.equal(found[name], value), f"{part}.{name}"
+            assert torch.equal(found[name.removeprefix("text_model.")], value), f"{part}.{name}"
 
 
 @pytest.mark.usefixtures("tiny_configs")
-@pytest.mark.parametrize("family", ["sd1", "sd2"])
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_a_still_from_a_single_file_is_the_models_own(tiny: dict, tmp_path: Path, family: str) -> None:
     models = load_still(save(as_ldm(family, tiny[family]), tmp_path / "x.safetensors"), choose_placement("cpu"))
     assert_same_weights(models, tiny[family])
@@ -305,7 +327,56 @@ def test_a_still_from_a_single_file_is_the_models_own(tiny: dict, tmp_path: Path
     still = text_to_image(models, settings)
     assert np.array_equal(still, text_to_image(dataclasses.replace(models, **tiny[family]), settings))
     assert still.std() > 0.01
-    assert models.tokenizer.pad_token_id == {"sd1": 49407, "sd2": 0}[family]
+    assert models.tokenizer.pad_token_id == {"sd1": 49407, "sd2": 0, "sdxl": 49407}[family]
+    assert models.vae.config.scaling_factor == {"sdxl": 0.13025}.get(family, 0.18215)
+    if family == "sdxl":
+        assert models.tokenizer_2.pad_token_id == 0
+
+
+@torch.inference_mode()
+@pytest.mark.usefixtures("tiny_configs")
+def test_stable_diffusion_xl_means_what_it_means_to_diffusers(tiny: dict, tmp_path: Path) -> None:
+    """diffusers reads the same file and encodes the same prompts; its UNet's answer to what its pipeline tells it is ours."""
+    pipeline = diffusers.StableDiffusionXLPipeline(
+        **tiny["sdxl"],
+        tokenizer=transformers.CLIPTokenizer.from_pretrained(TOKENIZER),
+        tokenizer_2=transformers.CLIPTokenizer.from_pretrained(TOKENIZER, pad_token="!"),
+        scheduler=diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
+        force_zeros_for_empty_prompt=False,
+    )
+    pipeline.save_pretrained(tmp_path / "config")
+    for weights in (tmp_path / "config").rglob("*.safetensors"):
+        weights.unlink()
+    path = save(as_ldm("sdxl", tiny["sdxl"]), tmp_path / "x.safetensors")
+    theirs = diffusers.StableDiffusionXLPipeline.from_single_file(str(path), config=str(tmp_path / "config"), local_files_only=True)
+    models = load_still(path, choose_placement("cpu"))
+    settings = StillSettings(prompt="a red boat on the sea", negative_prompt="", width=64, height=48)
+    cond, uncond = (condition(models, text, settings) for text in (settings.prompt, settings.negative_prompt))
+    context, empty, pooled, empty_pooled = theirs.encode_prompt(settings.prompt, negative_prompt="")
+    for ours, expected in ((cond.context, context), (cond.pooled, pooled), (uncond.context, empty), (uncond.pooled, empty_pooled)):
+        torch.testing.assert_close(ours, expected)
+    ids = theirs._get_add_time_ids((48, 64), (0, 0), (48, 64), torch.float32, 10)
+    assert torch.equal(cond.sizes, ids)
+    x, sigma = torch.randn(1, 4, 6, 8), 2.0
+    t = models.spacing.timestep(sigma)
+    noise = theirs.unet(x / (sigma**2 + 1) ** 0.5, t, context, added_cond_kwargs={"text_embeds": pooled, "time_ids": ids}).sample
+    torch.testing.assert_close(predict(models, x, sigma, cond), x - sigma * noise)
+    latents = torch.randn(1, 4, 6, 8)
+    pixels = theirs.vae.decode(latents / theirs.vae.config.scaling_factor).sample
+    expected = pixels.add(1).div(2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(decode(models.vae, latents), expected)
+
+
+@pytest.mark.usefixtures("tiny_configs")
+def test_markers_for_v_change_what_the_same_weights_mean(tiny: dict, tmp_path: Path) -> None:
+    file, settings = as_ldm("sdxl", tiny["sdxl"]), StillSettings(prompt="a boat", width=64, height=48, steps=2, seed=5)
+    stills = []
+    for name, markers in {"eps": (), "v": ("v_pred",), "end": ("v_pred", "ztsnr")}.items():
+        marked = file | {marker: torch.zeros(()) for marker in markers}
+        models = load_still(save(marked, tmp_path / f"{name}.safetensors"), choose_placement("cpu"))
+        stills.append(text_to_image(models, settings))
+    assert models.spacing.sigma_max > 4518
+    assert not any(np.array_equal(a, b) for a, b in itertools.combinations(stills, 2))
 
 
 @pytest.mark.usefixtures("tiny_configs")

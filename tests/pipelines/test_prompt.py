@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from errors import InputError
 from pipelines import prompt
@@ -53,14 +53,15 @@ def text_encoder():
     return model
 
 
-def by_hand(model, blocks, layers=3):
+@torch.no_grad()
+def by_hand(model, blocks, layers=3, *, is_normed=True):
     """The text encoder's layers one after the other under a causal mask, then the final layer norm."""
     ids = torch.tensor(blocks)
     hidden = model.embeddings.token_embedding(ids) + model.embeddings.position_embedding(torch.arange(ids.shape[1]))
     mask = torch.full((ids.shape[1],) * 2, -torch.inf).triu(1)[None, None]
     for layer in model.encoder.layers[:layers]:
         hidden = layer(hidden, mask)
-    return model.final_layer_norm(hidden)
+    return model.final_layer_norm(hidden) if is_normed else hidden
 
 
 def contents(blocks):
@@ -288,6 +289,32 @@ def test_same_text_same_tensor_other_text_other_tensor(tokenizer, text_encoder):
 def test_half_precision_weights_give_float32(tokenizer, text_encoder):
     half = CLIPTextModel(text_encoder.config).to(torch.bfloat16).eval()
     assert prompt.encode(half, tokenizer, "a (red:1.2) cat").dtype == torch.float32
+
+
+@pytest.fixture(scope="module")
+def second_encoder():
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "projection_dim": 10}
+    config = CLIPTextConfig(vocab_size=49408, max_position_embeddings=12, eos_token_id=END, **sizes)
+    model = CLIPTextModelWithProjection(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def test_two_encoders_stop_before_their_last_layer_and_the_second_is_pooled(tokenizer, text_encoder, second_encoder):
+    """Each by hand: all layers but one and no final norm; the first block's end token after all of them, normed and projected."""
+    filling_with_0 = CLIPTokenizer.from_pretrained(ROOT / "assets/clip_tokenizer", local_files_only=True, pad_token="!")
+    towers = ((text_encoder, tokenizer), (second_encoder, filling_with_0))
+    context, pooled = prompt.encode_xl(*towers, "cat (dog:1.4) " + "cat " * 10)
+    assert (context.shape, pooled.shape, pooled.dtype) == ((1, 24, 40), (1, 10), torch.float32)
+    for model, pad, part in ((text_encoder, END, context[0, :, :16]), (second_encoder.text_model, 0, context[0, :, 16:])):
+        blocks = [[START, CAT, 1929, *[CAT] * 8, END], [START, CAT, CAT, END] + [pad] * 8, [START, END] + [pad] * 10]
+        *z, empty = by_hand(model, blocks, layers=2, is_normed=False)
+        z[0][2] = empty[2] + 1.4 * (z[0][2] - empty[2])
+        torch.testing.assert_close(part, torch.cat(z))
+    whole = by_hand(second_encoder.text_model, [[START, CAT, 1929, *[CAT] * 8, END]])
+    torch.testing.assert_close(pooled, second_encoder.text_projection(whole[:, 11]))
 
 
 # Two prompts in one batch

@@ -162,3 +162,15 @@ def test_which_schedules_start_from_the_top_on_stable_diffusion():
     scaled = {name: spacing.noise_latent(one, 0 * one, make_sigmas(name, 20, spacing)[0]) for name in SCHEDULES}
     low = {name for name, scale in scaled.items() if scale < math.sqrt(spacing.sigma_max**2 + 1) * (1 - 1e-5)}
     assert low == {"ddim_uniform"}
+
+
+def test_a_schedule_that_ends_in_pure_noise_is_that_of_its_paper() -> None:
+    """diffusers' reading of algorithm 1 of Lin et al. 2023, but for the last entry, which would be infinite."""
+    from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
+
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    alphas = torch.cumprod(1 - rescale_zero_terminal_snr(betas), 0)
+    table = DiscreteSigmas("v_prediction", zero_terminal_snr=True).table
+    torch.testing.assert_close(table[:-1], ((1 - alphas) / alphas).sqrt().float()[:-1])
+    assert float(table[-1]) == pytest.approx(4518.7637, abs=1e-3)
+    assert float(table[0]) == pytest.approx(float(DiscreteSigmas().table[0]))
