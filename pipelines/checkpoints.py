@@ -4,6 +4,8 @@ A checkpoint is one `.safetensors` file, or a folder as diffusers saves it (`fol
 metadata, key `stillmotion`, are loaded by it: `{"kind": "still" | "motion", "name": ..., "sampling": {...}, "components": {"unet":
 {...config}, "vae": ...}}`, tensors named `<component>.<diffusers or transformers name>`. Those of a known family (`families`) have an
 architecture that we know, and tensors that `ldm` finds. Nothing else of a file is trusted, nothing is downloaded, no pickle is ever read.
+
+To make a still, another VAE may stand in for the checkpoint's own (`vae`).
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,9 @@ from pipelines.families import PICKLES, TensorInfo, Tensors, describe, identify,
 from pipelines.folders import Homes, describe_folder, is_folder
 from pipelines.ldm import Source, locate
 from pipelines.memory import Placement, place
+from pipelines.parameters import StillSettings
 from pipelines.schedules import ContinuousSigmas, DiscreteSigmas
+from pipelines.vae import describe_vae
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -44,6 +48,7 @@ _CLASSES = {
         "text_encoder_2": "CLIPTextModelWithProjection",
     },
     "motion": {"unet": "UNetSpatioTemporalConditionModel", "vae": "AutoencoderKL", "vision": "CLIPVisionModelWithProjection"},
+    "vae": {"vae": "AutoencoderKL"},  # of a file with nothing else in it
 }
 _OPTIONAL = {"text_encoder_2"}  # Stable Diffusion XL's
 _TEMPORAL = "AutoencoderKLTemporalDecoder"  # a motion model's vae may be one; its configuration says so by `_class_name`
@@ -78,6 +83,14 @@ class CheckpointFile:
 
 
 @dataclass(frozen=True)
+class StillFiles:
+    """What a still is made with: all of it is there and fits together. Without `vae`, the checkpoint's own is used."""
+
+    checkpoint: Path
+    vae: Path | None = None
+
+
+@dataclass(frozen=True)
 class StillModels:
     """`vae.config.scaling_factor` is the latent scale. Stable Diffusion XL has a second text encoder, and its tokenizer."""
 
@@ -104,9 +117,13 @@ class MotionModels:
 
 def list_checkpoints(models_dir: Path) -> dict[str, Path]:
     """Names as people give them (relative to `checkpoints`, with `/`) to files; the bundled demo checkpoints come last."""
-    folder = models_dir / "checkpoints"
-    own = {p.relative_to(folder).as_posix(): p for p in sorted(_models_below(folder))}
+    own = list_files(models_dir / "checkpoints")
     return own | {name: BUNDLED / name for name in (DEMO_STILL, DEMO_MOTION) if name not in own and (BUNDLED / name).is_file()}
+
+
+def list_files(folder: Path) -> dict[str, Path]:
+    """Names relative to the folder, with `/`, to files."""
+    return {path.relative_to(folder).as_posix(): path for path in sorted(_models_below(folder))}
 
 
 def _models_below(folder: Path) -> Iterator[Path]:
@@ -127,13 +144,26 @@ def _models_below(folder: Path) -> Iterator[Path]:
 
 def find_checkpoint(name: str, models_dir: Path) -> Path:
     """Raises UnknownNameError with what is there, CheckpointError for formats that can run code."""
+    return _find("checkpoint", name, list_checkpoints(models_dir))
+
+
+def find_still_files(settings: StillSettings, models_dir: Path) -> StillFiles:
+    """Finds what the settings name, and looks at every header before anything is loaded. Raises UnknownNameError, CheckpointError."""
+    checkpoint = find_checkpoint(settings.checkpoint, models_dir)
+    read_header(checkpoint, "still")
+    vae = _find("VAE", settings.vae, list_files(models_dir / "vae")) if settings.vae else None
+    if vae:
+        check_complete(inspect_vae(vae))
+    return StillFiles(checkpoint, vae)
+
+
+def _find(kind: str, name: str, known: dict[str, Path]) -> Path:
     if Path(name).suffix in PICKLES:
         raise CheckpointError(
             f"{name} is a pickle file, which can run code when it is opened.", "Use the .safetensors version of this model."
         )
-    known = list_checkpoints(models_dir)
     if name not in known:
-        raise UnknownNameError("checkpoint", name, known)
+        raise UnknownNameError(kind, name, known)
     return known[name]
 
 
@@ -154,11 +184,18 @@ def inspect(path: Path) -> CheckpointFile:
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError, InputError) as error:
         problem = f"{path.name} is of an unknown family: its metadata describes no model ({error})."
         raise CheckpointError(problem, "Get it again from where it came.") from error
-    if header.kind not in _CLASSES:
-        raise CheckpointError(f"{path.name} is of the unknown kind {header.kind!r}.", f"Known are: {', '.join(_CLASSES)}.")
+    if header.kind not in _MAKES:
+        raise CheckpointError(f"{path.name} is of the unknown kind {header.kind!r}.", f"Known are: {', '.join(_MAKES)}.")
     if missing:
         raise CheckpointError(f"{path.name} lacks: {', '.join(sorted(missing))}.", "Copy or download it again.")
     return header
+
+
+def inspect_vae(path: Path, scale: float = LATENT_SCALES[0]) -> CheckpointFile:
+    """Identify the file of an autoencoder alone, for latents of this scale. Raises CheckpointError."""
+    family, described, tensors, homes = describe_vae(path)
+    described["components"]["vae"]["scaling_factor"] = scale
+    return CheckpointFile(path, **described, family=family, tensors=tensors, homes=homes)
 
 
 def _described_folder(path: Path) -> CheckpointFile:
@@ -194,10 +231,15 @@ def _check_description(header: CheckpointFile) -> None:
         raise ValueError("a UNet and text encoders that do not belong together")
 
 
-def load_still(path: Path, placement: Placement) -> StillModels:
-    """Everything stage 1 needs. Raises CheckpointError."""
+def load_still(path: Path, placement: Placement, vae: Path | None = None) -> StillModels:
+    """Everything stage 1 needs; with `vae`, that file's autoencoder instead of the checkpoint's own. Raises CheckpointError."""
     header = read_header(path, "still")
-    parts: dict[str, Any] = _load_parts(header, placement)
+    parts: dict[str, Any] = {}
+    if vae:
+        own = header.components["vae"]
+        header = replace(header, components={part: config for part, config in header.components.items() if part != "vae"})
+        parts |= _load_parts(inspect_vae(vae, own.get("scaling_factor", LATENT_SCALES[0])), placement)
+    parts |= _load_parts(header, placement)
     for encoder, tokenizer in {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}.items():
         if encoder in parts:
             parts[tokenizer] = _tokenizer(header.components[encoder].get("pad_token_id"))

@@ -24,6 +24,10 @@ MAX_HEADER, MAX_TENSORS, MAX_DIMENSIONS = 100_000_000, 100_000, 16
 UNET, VAE, VISION = "model.diffusion_model.", "first_stage_model.", "conditioner.embedders.0.open_clip.model.visual."
 CLIP_TEXT, OPEN_CLIP_TEXT = "cond_stage_model.transformer.", "cond_stage_model.model."
 XL_CLIP_TEXT, XL_OPEN_CLIP_TEXT = "conditioner.embedders.0.transformer.text_model.", "conditioner.embedders.1.model."
+_BELONGS = {
+    "a VAE": "It belongs into models/vae, to be named as the VAE of the still.",
+    "a LoRA": "It belongs into models/loras, to be named among the LoRAs of the still.",
+}
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
     "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64,
@@ -38,7 +42,7 @@ _BEGINNINGS = {
 }
 # Tried in this order; the first that some tensor's name matches is what the file is.
 _OTHER_FILES = {
-    "a LoRA, not a checkpoint": r"^lora_|\.lora_(A|B|up|down)\.|\.lora\.(up|down)\.|lora_linear_layer|\.(hada_w1_|lokr_w1|oft_blocks)",
+    "a LoRA": r"^lora_|\.lora_(A|B|up|down)\.|\.lora\.(up|down)\.|lora_linear_layer|\.(hada_w1_|lokr_w1|oft_blocks)",
     "a ControlNet, not a checkpoint": r"^(control_model|controlnet_\w+)\.|^(input_hint_block|zero_convs)\.",
     "a T2I adapter, not a checkpoint": r"^(adapter\.)?body\.\d+\.(block1|in_conv)\.",
     "an IP-Adapter, not a checkpoint": r"^(ip_adapter|image_proj)\.",
@@ -57,7 +61,7 @@ _OTHER_FILES = {
     "an upscaler, not a checkpoint": r"^model\.1\.sub\.|\b(rdb1|RDB1)\.conv1\.",
 }
 _PARTS = {
-    "a VAE alone, not a checkpoint": r"^(first_stage_model\.)?decoder\.(up|up_blocks|mid|mid_block)\.",
+    "a VAE": r"^(first_stage_model\.)?decoder\.(up|up_blocks|mid|mid_block)\.",
     "a UNet alone in diffusers' layout, not a checkpoint": r"^down_blocks\.\d+\.(resnets|attentions)\.",
     "a text encoder alone, not a checkpoint": r"^((cond_stage_model\.)?transformer\.)?text_model\.|^encoder\.block\.0\.layer\.",
     "a CLIP vision model alone, not a checkpoint": r"^(vision_model|visual)\.",
@@ -193,12 +197,11 @@ def identify(file_name: str, tensors: Tensors) -> str:
     """ "sd1", "sd2", "sdxl" or "svd". Raises CheckpointError for the rest, by its name where it is well known."""
     names = "\n".join(tensors)
     hint = "Known are checkpoints of Stable Diffusion 1, 2 and XL and of Stable Video Diffusion, in one file with everything in it."
-    has_unet = f"{UNET}input_blocks.0.0.weight" in tensors
-    for what, pattern in (_OTHER_FILES if has_unet else _OTHER_FILES | _PARTS).items():
-        if re.search(pattern, names, re.MULTILINE):
-            raise CheckpointError(f"{file_name} is {what}.", hint)
-    if not has_unet:
-        raise CheckpointError(f"{file_name} is of an unknown family.", hint)
+    what = _other_kind(tensors)
+    if what in _BELONGS:
+        raise CheckpointError(f"{file_name} is {what}, not a checkpoint.", _BELONGS[what])
+    if what or not is_checkpoint(tensors):
+        raise CheckpointError(f"{file_name} is {what or 'of an unknown family'}.", hint)
 
     def has(prefix: str) -> bool:
         return f"\n{prefix}" in names or names.startswith(prefix)
@@ -224,6 +227,23 @@ def identify(file_name: str, tensors: Tensors) -> str:
         found = f"it takes {channels[0] if channels else 'no'} channels instead of {expected}"
         raise CheckpointError(f"{file_name} is a checkpoint for {purpose}: {found}.", hint)
     return family
+
+
+def is_checkpoint(tensors: Tensors) -> bool:
+    """Whether there is a UNet in the single-file layout."""
+    return f"{UNET}input_blocks.0.0.weight" in tensors
+
+
+def known_as(tensors: Tensors) -> str:
+    """What a file is, in words, that was given as something else than a checkpoint."""
+    what = _other_kind(tensors) or ("a checkpoint" if is_checkpoint(tensors) else "of an unknown kind")
+    return what.removesuffix(", not a checkpoint")
+
+
+def _other_kind(tensors: Tensors) -> str:
+    names = "\n".join(tensors)
+    kinds = _OTHER_FILES if is_checkpoint(tensors) else _OTHER_FILES | _PARTS
+    return next((what for what, pattern in kinds.items() if re.search(pattern, names, re.MULTILINE)), "")
 
 
 def describe(family: str, path: Path, tensors: Tensors, metadata: dict[str, str]) -> dict[str, Any]:

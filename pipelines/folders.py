@@ -51,7 +51,7 @@ def describe_folder(path: Path) -> tuple[dict[str, Any], Tensors, Homes]:
     for part, folder in parts.items():
         for file in _weight_files(path, path / folder):
             for name, info in read_safetensors_header(file)[0].items():
-                ours = f"{part}.{_todays_name(part, name)}"
+                ours = f"{part}.{todays_name(part, name)}"
                 tensors[ours], homes[ours] = info, (file, name)
     sampling = _sampling(path, kind, is_xl="text_encoder_2" in parts)
     return {"kind": kind, "name": path.name, "sampling": sampling, "components": components}, tensors, homes
@@ -116,7 +116,8 @@ def _split(index: Path) -> list[Path]:
     return [index.parent / name for name in sorted(set(places.values()))]
 
 
-def _todays_name(part: str, name: str) -> str:
+def todays_name(part: str, name: str) -> str:
+    """What diffusers and transformers call a tensor now that older versions saved under this name."""
     if part == "text_encoder":
         return name.removeprefix("text_model.")
     if part == "vae" and ".attentions." in name:

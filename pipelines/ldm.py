@@ -252,5 +252,6 @@ _PARTS = {
     "sd1": {"unet": _unet, "vae": _vae, "text_encoder": _clip_text},
     "sd2": {"unet": _unet, "vae": _vae, "text_encoder": _open_clip_text},
     "sdxl": {"unet": _unet, "vae": _vae, "text_encoder": _xl_clip_text, "text_encoder_2": _xl_open_clip_text},
+    "vae": {"vae": _vae},
     "svd": {"unet": _unet, "vae": _vae, "vision": _open_clip_vision},
 }

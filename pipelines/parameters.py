@@ -95,6 +95,7 @@ class StillSettings:
     prompt: Annotated[str, Text("what the film shows")]
     negative_prompt: Annotated[str, Text("what it should not show")] = ""
     checkpoint: Annotated[str, Text("model of the still: a file name in models/checkpoints")] = "stillmotion_demo_still.safetensors"
+    vae: Annotated[str, Text("another autoencoder for the still: a file name in models/vae")] = ""
     width: Annotated[int, Side] = 192
     height: Annotated[int, Side] = 192
     steps: Annotated[int, Steps] = 20

@@ -85,6 +85,25 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A still checkpoint of Stable Diffusion XL's kind that carries its architecture."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    torch.manual_seed(1)
+    parts = {
+        "unet": (UNet2DConditionModel(**TINY_XL_UNET), TINY_XL_UNET),
+        "vae": (AutoencoderKL(**TINY_XL_VAE), TINY_XL_VAE),
+        "text_encoder": (CLIPTextModel(CLIPTextConfig(**TINY_XL_TEXT)), TINY_XL_TEXT),
+        "text_encoder_2": (CLIPTextModelWithProjection(CLIPTextConfig(**TINY_XL_TEXT_2)), TINY_XL_TEXT_2),
+    }
+    path = tmp_path_factory.mktemp("xl") / "tiny_xl.safetensors"
+    write_checkpoint(path, "still", {"prediction_type": "epsilon"}, parts)
+    return path
+
+
 @pytest.fixture
 def data_dir(tmp_path: Path, tiny_models: Path) -> Path:
     """A fresh data directory with the tiny checkpoints in its models folder."""

@@ -18,15 +18,16 @@ def still_graph(still: StillSettings, file: FileSettings) -> Graph:
     """From prompt to PNG; the picture is output 0 of node 8."""
     sampling = {"seed": still.seed, "steps": still.steps, "cfg": still.guidance, "sampler_name": still.sampler, "scheduler": still.schedule}
     links = {"model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0]}
+    vae = {"10": _node("VAELoader", "VAE of the still", vae_name=still.vae)} if still.vae else {}
     return {
         "3": _node("KSampler", "Sample the still", **sampling, denoise=1.0, **links),
         "4": _node("CheckpointLoaderSimple", "Model of the still", ckpt_name=still.checkpoint),
         "5": _node("EmptyLatentImage", "Size of the still", width=still.width, height=still.height, batch_size=1),
         "6": _node("CLIPTextEncode", "Prompt", text=still.prompt, clip=["4", 1]),
         "7": _node("CLIPTextEncode", "Negative prompt", text=still.negative_prompt, clip=["4", 1]),
-        "8": _node("VAEDecode", "Still", samples=["3", 0], vae=["4", 2]),
+        "8": _node("VAEDecode", "Still", samples=["3", 0], vae=["10", 0] if vae else ["4", 2]),
         "9": _node("SaveImage", "Save the still", filename_prefix=file.prefix, images=["8", 0]),
-    }
+    } | vae
 
 
 def film_graph(still: StillSettings | str, motion: MotionSettings, file: FileSettings) -> Graph:

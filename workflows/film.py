@@ -87,8 +87,7 @@ def make_film(
     motion_path = checkpoints.find_checkpoint(film.motion.checkpoint, models_dir)
     checkpoints.read_header(motion_path, "motion")
     if image is None:
-        still_path = checkpoints.find_checkpoint(film.still.checkpoint, models_dir)
-        checkpoints.read_header(still_path, "still")
+        still_files = checkpoints.find_still_files(film.still, models_dir)
     names = _names(film, output_dir, image)
     check_room(names[0].folder, _most_bytes(film, image))
     placement = memory.choose_placement(device, attention)
@@ -100,7 +99,9 @@ def make_film(
         after_still = None
         if image is None:
             loading()
-            image = text_to_image(checkpoints.load_still(still_path, placement), film.still, clock, is_canceled)
+            still_models = checkpoints.load_still(still_files.checkpoint, placement, still_files.vae)
+            image = text_to_image(still_models, film.still, clock, is_canceled)
+            del still_models
             after_still = generator_left_by(film.still)
 
         # 3. Stage two: the motion.

@@ -155,7 +155,7 @@ def test_the_real_files_are_recognised() -> None:
 @pytest.mark.parametrize(
     ("names", "what"),
     [
-        (["lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight"], "is a LoRA, not a checkpoint"),
+        (["lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight"], "is a LoRA, not a checkpoint. It belongs into"),
         (["unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight"], "is a LoRA"),
         (["lora_te_text_model_encoder_layers_0_mlp_fc1.hada_w1_a"], "is a LoRA"),
         (["control_model.time_embed.0.weight", CONV_IN, VAE, f"{TEXT}final_layer_norm.weight"], "is a ControlNet"),
@@ -178,8 +178,8 @@ def test_the_real_files_are_recognised() -> None:
         ([CONV_IN, f"{UNET}label_emb.0.0.weight"], "UNet of Stable Diffusion XL's kind"),
         ([CONV_IN, f"{UNET}label_emb.0.0.weight", f"{OPEN_TEXT}ln_final.weight"], "is an unCLIP checkpoint"),
         (["model.1.sub.0.RDB1.conv1.0.weight"], "is an upscaler"),
-        (["decoder.up.0.block.0.norm1.weight"], "is a VAE alone"),
-        (["first_stage_model.decoder.up.0.block.0.norm1.weight"], "is a VAE alone"),
+        (["decoder.up.0.block.0.norm1.weight"], "is a VAE, not a checkpoint. It belongs into"),
+        (["first_stage_model.decoder.up.0.block.0.norm1.weight"], "is a VAE, not a checkpoint. It belongs into"),
         (["down_blocks.0.resnets.0.norm1.weight"], "is a UNet alone"),
         (["text_model.embeddings.token_embedding.weight"], "is a text encoder alone"),
         (["vision_model.post_layernorm.weight"], "is a CLIP vision model alone"),
@@ -191,7 +191,7 @@ def test_the_real_files_are_recognised() -> None:
     ],
 )
 def test_other_well_known_files_are_refused_by_their_name(names: list[str], what: str) -> None:
-    with pytest.raises(CheckpointError, match=rf"^x\.safetensors .*{what}.*Known are"):
+    with pytest.raises(CheckpointError, match=rf"^x\.safetensors .*{what}.*(Known are|models/)"):
         identify("x.safetensors", named(*names))
 
 

@@ -30,6 +30,14 @@ def test_the_vendors_workflow_comes_out_input_for_input() -> None:
         assert {name: value for name, value in ours[node_id]["inputs"].items() if name != "filename_prefix"} == expected
 
 
+def test_another_vae_is_loaded_by_a_node_of_its_own() -> None:
+    graph = film_graph(StillSettings(prompt="x", vae="anime/soft.safetensors"), MotionSettings(), FileSettings())
+    assert graph["10"]["class_type"] == "VAELoader"
+    assert graph["10"]["inputs"] == {"vae_name": "anime/soft.safetensors"}
+    assert graph["8"]["inputs"]["vae"] == ["10", 0]
+    assert graph["14"]["inputs"]["vae"] == ["18", 2]
+
+
 @pytest.mark.parametrize("source", ["cat.png", StillSettings(prompt="x")])
 def test_every_link_leads_to_a_node(source: str | StillSettings) -> None:
     graph = film_graph(source, MotionSettings(guidance_shape="triangle"), FileSettings())

@@ -82,6 +82,7 @@ def test_a_picture_skips_stage_one(data_dir: Path, tmp_path: Path) -> None:
         ({"motion": dataclasses.replace(FILM.motion, sampler="x")}, UnknownNameError),
         ({"motion": dataclasses.replace(FILM.motion, checkpoint="tiny_still.safetensors")}, CheckpointError),
         ({"still": dataclasses.replace(FILM.still, checkpoint="tiny_motion.safetensors")}, CheckpointError),
+        ({"still": dataclasses.replace(FILM.still, vae="none.safetensors")}, UnknownNameError),
         ({"file": dataclasses.replace(FILM.file, prefix="../x")}, InputError),
         ({"motion": dataclasses.replace(FILM.motion, width=16376, height=16376, frames=4096)}, StorageError),
     ],
