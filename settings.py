@@ -139,7 +139,8 @@ def _add_declared(group: argparse._ArgumentGroup, option: _Option) -> None:
     declaration, default = option.declaration, option.default
     names = f": {', '.join(declaration.names)}" if isinstance(declaration, Choice) else ""
     special = {"width": "the film's", "height": "the film's"} if option.owner == "still" else {}
-    shown = ({"seed": "random", "negative_prompt": "none", "vae": "the checkpoint's own"} | special).get(option.name, default)
+    usual = {"seed": "random", "negative_prompt": "none", "vae": "the checkpoint's own", "loras": "none"}
+    shown = (usual | special).get(option.name, default)
     words = f"{declaration.help}{names} (default: {shown})".replace("%", "%%")
     if isinstance(declaration, Switch):
         group.add_argument(option.flag, dest=option.dest, action=argparse.BooleanOptionalAction, help=words)

@@ -5,14 +5,14 @@ metadata, key `stillmotion`, are loaded by it: `{"kind": "still" | "motion", "na
 {...config}, "vae": ...}}`, tensors named `<component>.<diffusers or transformers name>`. Those of a known family (`families`) have an
 architecture that we know, and tensors that `ldm` finds. Nothing else of a file is trusted, nothing is downloaded, no pickle is ever read.
 
-To make a still, another VAE may stand in for the checkpoint's own (`vae`).
+To make a still, another VAE may stand in for the checkpoint's own (`vae`), and LoRAs may change the weights (`lora`).
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,8 +26,9 @@ from errors import CheckpointError, InputError, UnknownNameError
 from pipelines.families import PICKLES, TensorInfo, Tensors, describe, identify, read_safetensors_header
 from pipelines.folders import Homes, describe_folder, is_folder
 from pipelines.ldm import Source, locate
+from pipelines.lora import Lora, inspect_lora, match, merge
 from pipelines.memory import Placement, place
-from pipelines.parameters import StillSettings
+from pipelines.parameters import StillSettings, parse_loras
 from pipelines.schedules import ContinuousSigmas, DiscreteSigmas
 from pipelines.vae import describe_vae
 
@@ -84,10 +85,12 @@ class CheckpointFile:
 
 @dataclass(frozen=True)
 class StillFiles:
-    """What a still is made with: all of it is there and fits together. Without `vae`, the checkpoint's own is used."""
+    """What a still is made with: all of it is there and fits together. Without `vae`, the checkpoint's own is used; `loras` have a
+    strength each."""
 
     checkpoint: Path
     vae: Path | None = None
+    loras: tuple[tuple[Path, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,11 +153,14 @@ def find_checkpoint(name: str, models_dir: Path) -> Path:
 def find_still_files(settings: StillSettings, models_dir: Path) -> StillFiles:
     """Finds what the settings name, and looks at every header before anything is loaded. Raises UnknownNameError, CheckpointError."""
     checkpoint = find_checkpoint(settings.checkpoint, models_dir)
-    read_header(checkpoint, "still")
+    header = read_header(checkpoint, "still")
     vae = _find("VAE", settings.vae, list_files(models_dir / "vae")) if settings.vae else None
     if vae:
         check_complete(inspect_vae(vae))
-    return StillFiles(checkpoint, vae)
+    there = list_files(models_dir / "loras") if settings.loras else {}
+    loras = tuple((_find("LoRA", name, there), strength) for name, strength in parse_loras(settings.loras))
+    _match_all(header, loras)
+    return StillFiles(checkpoint, vae, loras)
 
 
 def _find(kind: str, name: str, known: dict[str, Path]) -> Path:
@@ -231,19 +237,30 @@ def _check_description(header: CheckpointFile) -> None:
         raise ValueError("a UNet and text encoders that do not belong together")
 
 
-def load_still(path: Path, placement: Placement, vae: Path | None = None) -> StillModels:
-    """Everything stage 1 needs; with `vae`, that file's autoencoder instead of the checkpoint's own. Raises CheckpointError."""
+def load_still(path: Path, placement: Placement, vae: Path | None = None, loras: Sequence[tuple[Path, float]] = ()) -> StillModels:
+    """Everything stage 1 needs; with `vae`, that file's autoencoder instead of the checkpoint's own, and with the LoRAs of these files and
+    strengths in its weights. Raises CheckpointError."""
     header = read_header(path, "still")
+    matched = _match_all(header, loras)
     parts: dict[str, Any] = {}
     if vae:
         own = header.components["vae"]
         header = replace(header, components={part: config for part, config in header.components.items() if part != "vae"})
         parts |= _load_parts(inspect_vae(vae, own.get("scaling_factor", LATENT_SCALES[0])), placement)
-    parts |= _load_parts(header, placement)
+    parts |= _load_parts(header, placement, matched)
     for encoder, tokenizer in {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}.items():
         if encoder in parts:
             parts[tokenizer] = _tokenizer(header.components[encoder].get("pad_token_id"))
     return StillModels(name=path.name, spacing=DiscreteSigmas(**header.sampling), placement=placement, **parts)
+
+
+def _match_all(header: CheckpointFile, loras: Sequence[tuple[Path, float]]) -> list[Lora]:
+    """Each change in each file with its weight. Raises CheckpointError."""
+    if not loras:
+        return []
+    parts = [part for part in header.parts() if part != "vae"]
+    shapes = {part: {name: tuple(x.shape) for name, x in _build(header, part).state_dict().items()} for part in parts}
+    return [match(inspect_lora(path), strength, shapes) for path, strength in loras]
 
 
 def _tokenizer(padding: int | None) -> CLIPTokenizer:
@@ -262,14 +279,16 @@ def load_motion(path: Path, placement: Placement) -> MotionModels:
     return MotionModels(name=path.name, spacing=ContinuousSigmas(**header.sampling), placement=placement, **_load_parts(header, placement))
 
 
-def _load_parts(header: CheckpointFile, placement: Placement) -> dict[str, nn.Module]:
+def _load_parts(header: CheckpointFile, placement: Placement, loras: Sequence[Lora] = ()) -> dict[str, nn.Module]:
     parts = {}
     try:
         with ExitStack() as open_files:
             files = {path: open_files.enter_context(safe_open(path, framework="pt")) for path in header.files()}
             for part in header.parts():
                 dtype = placement.vae_dtype if part == "vae" else placement.dtype
-                parts[part] = place(_load_part(files, header, part, dtype), placement, dtype)
+                model = _load_part(files, header, part, dtype)
+                merge(part, model, loras)
+                parts[part] = place(model, placement, dtype)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{header.path.name} cannot be read: {error}.", "Copy or download it again.") from error
     return parts

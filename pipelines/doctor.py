@@ -1,4 +1,4 @@
-"""Look over the machine, the libraries, the data directory and the checkpoints: what works, what does not, what to do about it.
+"""Look over the machine, the libraries, the data directory and the model files: what works, what does not, what to do about it.
 
 Nothing is loaded and nothing is changed, but for a probe file in the data directory that is gone at once.
 """
@@ -43,6 +43,8 @@ def examine(data_dir: Path) -> Iterator[Finding]:
         yield from _device()
         yield _ffmpeg()
         yield from _checkpoints(data_dir / "models")
+        yield from _vaes(data_dir / "models" / "vae")
+        yield from _loras(data_dir / "models" / "loras")
 
 
 def _python() -> Finding:
@@ -114,8 +116,6 @@ def _data_directory(data_dir: Path) -> Iterator[Finding]:
 
 def _checkpoints(models_dir: Path) -> Iterator[Finding]:
     from pipelines import checkpoints
-    from pipelines.families import PICKLES
-    from pipelines.folders import is_folder
 
     usable = set()
     for name, path in checkpoints.list_checkpoints(models_dir).items():
@@ -128,14 +128,51 @@ def _checkpoints(models_dir: Path) -> Iterator[Finding]:
         usable.add(header.kind)
         size, family = header.bytes() / 2**20, checkpoints.FAMILIES.get(header.family, header.name)
         yield Finding(name, "ok", f"{family}, {size:.0f} MiB, complete; makes {MAKES[header.kind]}")
-    for folder, inside, files in os.walk(models_dir / "checkpoints"):
+    yield from _pickles(models_dir / "checkpoints")
+    for kind in sorted(MAKES.keys() - usable):
+        where = models_dir / "checkpoints"
+        yield Finding(kind, "bad", f"no checkpoint makes {MAKES[kind]}", f"Restore assets/checkpoints with git, or put one into {where}.")
+
+
+def _vaes(folder: Path) -> Iterator[Finding]:
+    from pipelines import checkpoints
+
+    for name, path in checkpoints.list_files(folder).items():
+        try:
+            header = checkpoints.inspect_vae(path)
+            checkpoints.check_complete(header)
+        except StillmotionError as error:
+            yield Finding(f"vae/{name}", "bad", error.message, error.hint)
+            continue
+        yield Finding(f"vae/{name}", "ok", f"VAE for stills, {header.bytes() / 2**20:.0f} MiB, complete")
+    yield from _pickles(folder, "vae/")
+
+
+def _loras(folder: Path) -> Iterator[Finding]:
+    from pipelines.checkpoints import list_files
+    from pipelines.lora import inspect_lora
+
+    for name, path in list_files(folder).items():
+        try:
+            file = inspect_lora(path)
+        except StillmotionError as error:
+            yield Finding(f"loras/{name}", "bad", error.message, error.hint)
+            continue
+        made_for = file.made_for or "a model that it does not tell"
+        found = f"LoRA for {made_for}, {path.stat().st_size / 2**20:.0f} MiB, changes {len(file.changes)} layers"
+        yield Finding(f"loras/{name}", "ok", found)
+    yield from _pickles(folder, "loras/")
+
+
+def _pickles(root: Path, prefix: str = "") -> Iterator[Finding]:
+    from pipelines.families import PICKLES
+    from pipelines.folders import is_folder
+
+    for folder, inside, files in os.walk(root):
         if is_folder(Path(folder)):  # a model that was examined as one; diffusers may keep pickles beside what is read
             inside.clear()
             continue
         for file in sorted(files):
             if Path(file).suffix in PICKLES:
-                name = Path(folder, file).relative_to(models_dir / "checkpoints").as_posix()
+                name = prefix + Path(folder, file).relative_to(root).as_posix()
                 yield Finding(name, "bad", "a pickle file, which can run code when it is opened", "Use its .safetensors version.")
-    for kind in sorted(MAKES.keys() - usable):
-        where = models_dir / "checkpoints"
-        yield Finding(kind, "bad", f"no checkpoint makes {MAKES[kind]}", f"Restore assets/checkpoints with git, or put one into {where}.")

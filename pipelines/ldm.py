@@ -102,9 +102,14 @@ _ATTENTION = {
 
 
 def _unet(names: Collection[str], in_file: Collection[str]) -> dict[str, Source]:
+    return {name: Source(UNET + theirs) for name, theirs in unet_names(names).items()}
+
+
+def unet_names(names: Collection[str]) -> dict[str, str]:
+    """What the layout calls each of a UNet's tensors, without the prefix. `names`: those of all its layers, to know how they are built."""
     layers = _count(names, r"down_blocks\.0\.resnets\.(\d+)\.")
     attends = {match[1] for name in names if (match := re.match(r"up_blocks\.(\d+)\.attentions\.", name))}
-    return {name: Source(UNET + _unet_name(name, layers, attends)) for name in names}
+    return {name: _unet_name(name, layers, attends) for name in names}
 
 
 def _unet_name(name: str, layers: int, attends: set[str]) -> str:

@@ -24,6 +24,8 @@ GUIDANCE_SHAPES = ("linear", "triangle")
 PIXEL_FORMATS = ("yuv420p", "yuv420p10le")
 WEBP_METHODS = ("default", "fastest", "slowest")
 MAX_SEED = 2**64 - 1
+MAX_STRENGTH = 100  # of a LoRA
+MODEL_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,36 @@ class Switch:
             raise InputError(f"{name} is {value!r}; it is either on or off.", "Use true or false.")
 
 
+@dataclass(frozen=True)
+class LoraNames:
+    help: str
+
+    def check(self, name: str, value: Any, kind: type) -> None:
+        Text(self.help).check(name, value, kind)
+        parse_loras(value, name)
+
+
+def parse_loras(text: str, label: str = "loras") -> tuple[tuple[str, float], ...]:
+    """ "anime/soft, sharp:0.6" as (file name, strength) pairs: ("anime/soft.safetensors", 1.0), ("sharp.safetensors", 0.6).
+
+    Raises InputError, with the parameter's label, for a name that is missing and a strength that is no number in ComfyUI's bounds."""
+    found = []
+    for item in filter(None, (item.strip() for item in text.split(","))):
+        name, _, number = item.rpartition(":") if ":" in item else (item, "", "1")
+        try:
+            strength = float(number)
+        except ValueError:
+            strength = math.nan
+        if not name.strip():
+            raise InputError(f"{label} has {item!r} without a name.", "Give it as name:strength, for example soft:0.8.")
+        if not -MAX_STRENGTH <= strength <= MAX_STRENGTH:  # neither is nan
+            bounds = f"{-MAX_STRENGTH} to {MAX_STRENGTH}"
+            raise InputError(f"{label} has {item!r}, whose strength is no number from {bounds}.", "Use about 0.5 to 1.")
+        name = name.strip()
+        found.append((name if name.endswith(MODEL_ENDINGS) else f"{name}.safetensors", strength))
+    return tuple(found)
+
+
 Side = Number(16, 16376, "pixels, a multiple of 8", multiple_of=8)
 Seed = Number(0, MAX_SEED, "the same seed and settings give the same result; drawn at random if not given")
 Steps = Number(1, 10_000, "denoising steps: more take longer and are finer")
@@ -96,6 +128,7 @@ class StillSettings:
     negative_prompt: Annotated[str, Text("what it should not show")] = ""
     checkpoint: Annotated[str, Text("model of the still: a file name in models/checkpoints")] = "stillmotion_demo_still.safetensors"
     vae: Annotated[str, Text("another autoencoder for the still: a file name in models/vae")] = ""
+    loras: Annotated[str, LoraNames("LoRAs for the still: file names in models/loras, with strength as name:0.8, other:0.5")] = ""
     width: Annotated[int, Side] = 192
     height: Annotated[int, Side] = 192
     steps: Annotated[int, Steps] = 20

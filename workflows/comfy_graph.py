@@ -5,7 +5,7 @@ Every file carries it under `prompt`, so that it can be dropped on ComfyUI. Node
 
 from __future__ import annotations
 
-from pipelines.parameters import FileSettings, MotionSettings, StillSettings
+from pipelines.parameters import FileSettings, MotionSettings, StillSettings, parse_loras
 
 Graph = dict[str, dict]
 
@@ -16,18 +16,30 @@ def _node(class_type: str, title: str, **inputs: object) -> dict:
 
 def still_graph(still: StillSettings, file: FileSettings) -> Graph:
     """From prompt to PNG; the picture is output 0 of node 8."""
+    loras, (model, clip) = _loras(still.loras)
     sampling = {"seed": still.seed, "steps": still.steps, "cfg": still.guidance, "sampler_name": still.sampler, "scheduler": still.schedule}
-    links = {"model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0]}
+    links = {"model": model, "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0]}
     vae = {"10": _node("VAELoader", "VAE of the still", vae_name=still.vae)} if still.vae else {}
-    return {
+    graph = {
         "3": _node("KSampler", "Sample the still", **sampling, denoise=1.0, **links),
         "4": _node("CheckpointLoaderSimple", "Model of the still", ckpt_name=still.checkpoint),
         "5": _node("EmptyLatentImage", "Size of the still", width=still.width, height=still.height, batch_size=1),
-        "6": _node("CLIPTextEncode", "Prompt", text=still.prompt, clip=["4", 1]),
-        "7": _node("CLIPTextEncode", "Negative prompt", text=still.negative_prompt, clip=["4", 1]),
+        "6": _node("CLIPTextEncode", "Prompt", text=still.prompt, clip=clip),
+        "7": _node("CLIPTextEncode", "Negative prompt", text=still.negative_prompt, clip=clip),
         "8": _node("VAEDecode", "Still", samples=["3", 0], vae=["10", 0] if vae else ["4", 2]),
         "9": _node("SaveImage", "Save the still", filename_prefix=file.prefix, images=["8", 0]),
-    } | vae
+    }
+    return graph | vae | loras
+
+
+def _loras(text: str) -> tuple[Graph, tuple[list, list]]:
+    """A chain of nodes from 20 on, one a LoRA, and where the model and its text encoder come out."""
+    graph, model, clip = {}, ["4", 0], ["4", 1]
+    for number, (name, strength) in enumerate(parse_loras(text), start=20):
+        strengths = {"strength_model": strength, "strength_clip": strength}
+        graph[str(number)] = _node("LoraLoader", f"LoRA {name}", lora_name=name, **strengths, model=model, clip=clip)
+        model, clip = [str(number), 0], [str(number), 1]
+    return graph, (model, clip)
 
 
 def film_graph(still: StillSettings | str, motion: MotionSettings, file: FileSettings) -> Graph:

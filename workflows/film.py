@@ -99,7 +99,7 @@ def make_film(
         after_still = None
         if image is None:
             loading()
-            still_models = checkpoints.load_still(still_files.checkpoint, placement, still_files.vae)
+            still_models = checkpoints.load_still(still_files.checkpoint, placement, still_files.vae, still_files.loras)
             image = text_to_image(still_models, film.still, clock, is_canceled)
             del still_models
             after_still = generator_left_by(film.still)

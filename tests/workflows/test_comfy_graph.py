@@ -38,7 +38,21 @@ def test_another_vae_is_loaded_by_a_node_of_its_own() -> None:
     assert graph["14"]["inputs"]["vae"] == ["18", 2]
 
 
-@pytest.mark.parametrize("source", ["cat.png", StillSettings(prompt="x")])
+def test_loras_are_a_chain_of_nodes_between_the_checkpoint_and_all_that_use_it() -> None:
+    graph = film_graph(StillSettings(prompt="x", loras="anime/soft, sharp.safetensors:-0.6"), MotionSettings(), FileSettings())
+    assert {node["class_type"] for node in (graph["20"], graph["21"])} == {"LoraLoader"}
+    assert graph["20"]["inputs"] == {
+        "lora_name": "anime/soft.safetensors", "strength_model": 1.0, "strength_clip": 1.0, "model": ["4", 0], "clip": ["4", 1],
+    }  # fmt: skip
+    assert graph["21"]["inputs"] == {
+        "lora_name": "sharp.safetensors", "strength_model": -0.6, "strength_clip": -0.6, "model": ["20", 0], "clip": ["20", 1],
+    }  # fmt: skip
+    assert graph["3"]["inputs"]["model"] == ["21", 0]
+    assert graph["6"]["inputs"]["clip"] == graph["7"]["inputs"]["clip"] == ["21", 1]
+    assert graph["17"]["inputs"]["model"] == ["18", 0]
+
+
+@pytest.mark.parametrize("source", ["cat.png", StillSettings(prompt="x"), StillSettings(prompt="x", vae="v", loras="a,b")])
 def test_every_link_leads_to_a_node(source: str | StillSettings) -> None:
     graph = film_graph(source, MotionSettings(guidance_shape="triangle"), FileSettings())
     links = [value for node in graph.values() for value in node["inputs"].values() if isinstance(value, list)]
