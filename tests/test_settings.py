@@ -55,10 +55,17 @@ def test_the_data_directory_is_the_options_then_the_environments_then_data(monke
     assert film("x", "--data-dir", "mine").data_dir == Path("mine")
 
 
-@pytest.mark.parametrize("option", ["--steps", "--still-width", "--checkpoint"])
+@pytest.mark.parametrize("option", ["--steps", "--still-width", "--checkpoint", "--vae"])
 def test_options_of_the_still_are_refused_when_a_picture_takes_its_place(option: str) -> None:
     with pytest.raises(InputError, match=f"{option} belongs to the still"):
         film("--image", "a.png", option, "8")
+
+
+def test_vae_and_loras_are_checked_as_soon_as_they_are_given() -> None:
+    command = film("x", "--vae", "soft.safetensors", "--loras", "a:0.5, b")
+    assert (command.still.vae, command.still.loras) == ("soft.safetensors", "a:0.5, b")
+    with pytest.raises(InputError, match=r"^--loras has 'a:x', whose strength is no number"):
+        film("x", "--loras", "a:x")
 
 
 def test_abbreviated_options_are_not_guessed() -> None:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from pipelines import doctor
 from pipelines.checkpoints import DEMO_MOTION, DEMO_STILL
 from pipelines.doctor import Finding, examine
+from tests.conftest import TINY_VAE
 
 STILL = "checkpoints/tiny_still.safetensors"
 
@@ -39,6 +43,29 @@ def test_every_unusable_file_is_named_with_what_to_do(data_dir: Path) -> None:
         assert found[name].level == "bad"
         assert says in found[name].found
         assert found[name].advice
+
+
+def test_vaes_and_loras_are_looked_over_too(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (data_dir / "sd1.json").write_text(json.dumps({"components": {"vae": TINY_VAE}}))
+    monkeypatch.setattr("pipelines.families.CONFIGS", data_dir)
+    file = load_file(data_dir / "models" / STILL)
+    (data_dir / "models" / "vae").mkdir()
+    (data_dir / "models" / "loras").mkdir()
+    vae = {name.removeprefix("vae."): x for name, x in file.items() if name.startswith("vae.")}
+    save_file(vae, data_dir / "models" / "vae" / "good.safetensors")
+    vae.pop("encoder.conv_in.bias")
+    save_file(vae, data_dir / "models" / "vae" / "half.safetensors")
+    names = [f"unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.lora_{side}.weight" for side in "AB"]
+    save_file({names[0]: torch.zeros(1, 768), names[1]: torch.zeros(16, 1)}, data_dir / "models" / "loras" / "good.safetensors")
+    save_file({names[0]: torch.zeros(1, 768)}, data_dir / "models" / "loras" / "half.safetensors")
+    (data_dir / "models" / "loras" / "old.pt").write_bytes(b"\x80\x02")
+    found = by_subject(data_dir)
+    assert found["vae/good.safetensors"] == Finding("vae/good.safetensors", "ok", "VAE for stills, 0 MiB, complete")
+    assert (found["vae/half.safetensors"].level, "lacks 1 tensors" in found["vae/half.safetensors"].found) == ("bad", True)
+    lora = found["loras/good.safetensors"]
+    assert (lora.level, lora.found) == ("ok", "LoRA for Stable Diffusion 1, 0 MiB, changes 1 layers")
+    assert (found["loras/half.safetensors"].level, "half of a change" in found["loras/half.safetensors"].found) == ("bad", True)
+    assert found["loras/old.pt"].level == "bad"
 
 
 def test_a_data_directory_that_cannot_be_is_bad_and_a_missing_one_is_fine(tmp_path: Path) -> None:

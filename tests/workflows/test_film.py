@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from errors import Canceled, CheckpointError, InputError, StorageError, UnknownNameError
 from pipelines import filenames
@@ -46,6 +48,26 @@ def test_every_file_carries_every_setting_and_the_workflow(data_dir: Path) -> No
         assert settings["prompt"]["3"]["inputs"]["seed"] == 2**63 + 1
 
 
+def test_loras_change_the_still_and_are_kept_in_the_files(data_dir: Path, tmp_path: Path) -> None:
+    models = tmp_path / "mine" / "models"
+    (models / "loras" / "anime").mkdir(parents=True)
+    (models / "checkpoints").symlink_to(data_dir / "models" / "checkpoints")
+    lora = {
+        "lora_unet_conv_in.lora_up.weight": torch.ones(8, 1, 1, 1),
+        "lora_unet_conv_in.lora_down.weight": torch.eye(3).expand(1, 4, 3, 3),
+    }
+    save_file({name: x.contiguous() for name, x in lora.items()}, models / "loras" / "anime" / "soft.safetensors")
+    films = {strength: dataclasses.replace(FILM.still, loras=f"anime/soft:{strength}") for strength in ("0.0", "2.5")}
+    made = {strength: make_film(dataclasses.replace(FILM, still=still), models.parent, device="cpu") for strength, still in films.items()}
+    plain = make_film(FILM, data_dir, device="cpu")
+    pixels = {name: np.asarray(Image.open(result.files["png"])) for name, result in (made | {"": plain}).items()}
+    assert np.array_equal(pixels["0.0"], pixels[""])
+    assert not np.array_equal(pixels["2.5"], pixels[""])
+    kept = read_settings(Path(made["2.5"].files["mp4"]))
+    assert kept["stillmotion"]["still"]["loras"] == "anime/soft:2.5"
+    assert kept["prompt"]["20"]["inputs"]["lora_name"] == "anime/soft.safetensors"
+
+
 def test_the_privacy_switch_leaves_nothing_in_the_files(data_dir: Path) -> None:
     film = dataclasses.replace(FILM, file=dataclasses.replace(FILM.file, metadata=False))
     result = make_film(film, data_dir, device="cpu")
@@ -83,6 +105,8 @@ def test_a_picture_skips_stage_one(data_dir: Path, tmp_path: Path) -> None:
         ({"motion": dataclasses.replace(FILM.motion, checkpoint="tiny_still.safetensors")}, CheckpointError),
         ({"still": dataclasses.replace(FILM.still, checkpoint="tiny_motion.safetensors")}, CheckpointError),
         ({"still": dataclasses.replace(FILM.still, vae="none.safetensors")}, UnknownNameError),
+        ({"still": dataclasses.replace(FILM.still, loras="none")}, UnknownNameError),
+        ({"still": dataclasses.replace(FILM.still, loras="none:x")}, InputError),
         ({"file": dataclasses.replace(FILM.file, prefix="../x")}, InputError),
         ({"motion": dataclasses.replace(FILM.motion, width=16376, height=16376, frames=4096)}, StorageError),
     ],
