@@ -237,7 +237,9 @@ def _xl_clip_text(names: Collection[str], in_file: Collection[str]) -> dict[str,
 def _xl_open_clip_text(names: Collection[str], in_file: Collection[str]) -> dict[str, Source]:
     """Whole, with its last layer and the projection of what is read at the end token."""
     found = {name: _open_clip(name.removeprefix("text_model."), XL_OPEN_CLIP_TEXT, _OPEN_CLIP_TEXT_ENDS) for name in names}
-    return found | {"text_projection.weight": Source(f"{XL_OPEN_CLIP_TEXT}text_projection", transposed)}
+    as_layer = f"{XL_OPEN_CLIP_TEXT}text_projection.weight"  # as some that were converted from diffusers' layout have it
+    projection = Source(as_layer) if as_layer in in_file else Source(as_layer.removesuffix(".weight"), transposed)
+    return found | {"text_projection.weight": projection}
 
 
 def _open_clip_vision(names: Collection[str], in_file: Collection[str]) -> dict[str, Source]:

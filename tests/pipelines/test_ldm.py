@@ -287,6 +287,14 @@ def test_the_other_real_models_have_their_known_sizes() -> None:
     assert sizes == {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840}
     sizes = {part: sum(p.numel() for p in model.parameters()) for part, model in real_models("sdxl", {}).items()}
     assert sizes == {"unet": 2_567_463_684, "vae": 83_653_863, "text_encoder": 123_060_480, "text_encoder_2": 694_659_840}
+    xl = real_models("sdxl", {})
+    with torch.device("meta"):
+        file = as_ldm("sdxl", xl)
+    used = {part: {source.name for source in locate("sdxl", part, model.state_dict(), file).values()} for part, model in xl.items()}
+    assert {part: len(names) for part, names in used.items()} == {"unet": 1680, "vae": 248, "text_encoder": 196, "text_encoder_2": 389}
+    assert file.keys() - set().union(*used.values()) == {
+        f"{XL_TEXT_2}logit_scale", "model_ema.decay", "model_ema.diffusion_modelinput_blocks00bias", "alphas_cumprod",
+    }  # fmt: skip
     temporal = real_models("svd", {"first_stage_model.decoder.mid.block_1.time_stack.in_layers.0.weight": ()})
     assert {part: len(model.state_dict()) for part, model in temporal.items()} == {"unet": 1428, "vae": 374, "vision": 520}
     assert sum(p.numel() for p in temporal["unet"].parameters()) == 1_524_623_082
@@ -365,6 +373,13 @@ def test_stable_diffusion_xl_means_what_it_means_to_diffusers(tiny: dict, tmp_pa
     pixels = theirs.vae.decode(latents / theirs.vae.config.scaling_factor).sample
     expected = pixels.add(1).div(2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     assert np.array_equal(decode(models.vae, latents), expected)
+
+
+@pytest.mark.usefixtures("tiny_configs")
+def test_a_projection_that_was_kept_as_a_layer_is_not_turned_round(tiny: dict, tmp_path: Path) -> None:
+    file = as_ldm("sdxl", tiny["sdxl"])
+    file[f"{XL_TEXT_2}text_projection.weight"] = file.pop(f"{XL_TEXT_2}text_projection").T
+    assert_same_weights(load_still(save(file, tmp_path / "x.safetensors"), choose_placement("cpu")), tiny["sdxl"])
 
 
 @pytest.mark.usefixtures("tiny_configs")

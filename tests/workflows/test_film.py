@@ -52,10 +52,8 @@ def test_loras_change_the_still_and_are_kept_in_the_files(data_dir: Path, tmp_pa
     models = tmp_path / "mine" / "models"
     (models / "loras" / "anime").mkdir(parents=True)
     (models / "checkpoints").symlink_to(data_dir / "models" / "checkpoints")
-    lora = {
-        "lora_unet_conv_in.lora_up.weight": torch.ones(8, 1, 1, 1),
-        "lora_unet_conv_in.lora_down.weight": torch.eye(3).expand(1, 4, 3, 3),
-    }
+    up, down = torch.ones(8, 1, 1, 1), torch.eye(3).expand(1, 4, 3, 3)
+    lora = {"lora_unet_conv_in.lora_up.weight": up, "lora_unet_conv_in.lora_down.weight": down}
     save_file({name: x.contiguous() for name, x in lora.items()}, models / "loras" / "anime" / "soft.safetensors")
     films = {strength: dataclasses.replace(FILM.still, loras=f"anime/soft:{strength}") for strength in ("0.0", "2.5")}
     made = {strength: make_film(dataclasses.replace(FILM, still=still), models.parent, device="cpu") for strength, still in films.items()}
