@@ -68,6 +68,7 @@ _PARTS = {
 }
 _ENCODERS = {"svd": ("image", VISION), "sdxl": ("first text", XL_CLIP_TEXT), "sd2": ("text", OPEN_CLIP_TEXT), "sd1": ("text", CLIP_TEXT)}
 _INPUTS = {5: "depth", 7: "upscaling", 8: "instruction (InstructPix2Pix)", 9: "inpainting"}
+_DEEPEST = UNET + "input_blocks.7.1.transformer_blocks.9.norm1.weight"  # of Stable Diffusion XL's UNet
 _SPREAD_OF = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 
 
@@ -213,6 +214,9 @@ def identify(file_name: str, tensors: Tensors) -> str:
         raise CheckpointError(f"{file_name} is an SV3D checkpoint, which turns objects around.", hint)
     if labels and family in ("sd1", "sd2"):
         what = "an unCLIP checkpoint, which makes variations of pictures" if family == "sd2" else "a UNet of Stable Diffusion XL's kind"
+        raise CheckpointError(f"{file_name} is {what}.", hint)
+    if family == "sdxl" and labels and labels.shape == (1280, 2816) and _DEEPEST not in tensors:
+        what = "a Stable Diffusion XL checkpoint with fewer layers (SSD-1B, Segmind Vega, KOALA), which is not supported"
         raise CheckpointError(f"{file_name} is {what}.", hint)
     encoder, prefix = _ENCODERS[family]
     lacking = [] if has(prefix) else [f"{encoder} encoder"]

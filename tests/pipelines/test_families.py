@@ -204,6 +204,14 @@ def test_models_that_take_more_than_a_latent_are_refused(channels: int, purpose:
         identify("x.safetensors", named(CONV_IN, VAE, *encoders, channels=channels))
 
 
+def test_stable_diffusion_xl_is_told_by_its_second_text_encoder_and_its_depth() -> None:
+    names = named(CONV_IN, VAE, f"{XL_TEXT}final_layer_norm.weight", f"{XL_TEXT_2}positional_embedding")
+    names |= {f"{UNET}label_emb.0.0.weight": TensorInfo("F16", (1280, 2816), 0, 0)}
+    with pytest.raises(CheckpointError, match="with fewer layers"):
+        identify("x.safetensors", names)
+    assert identify("x.safetensors", names | named(f"{UNET}input_blocks.7.1.transformer_blocks.9.norm1.weight")) == "sdxl"
+
+
 def test_sv3d_is_no_film_model() -> None:
     names = named(CONV_IN, VAE, f"{VISION}proj", f"{UNET}input_blocks.1.0.time_stack.in_layers.0.weight", channels=8)
     assert identify("x.safetensors", names) == "svd"
