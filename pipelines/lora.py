@@ -157,7 +157,7 @@ def _mismatch(file: LoraFile, shapes: Shapes) -> str:
     width = next((shape[1] for name, shape in shapes["unet"].items() if name.endswith("attn2.to_k.weight")), 0)
     checkpoint = _WIDTHS.get(width, f"a model of its own, with text of width {width}")
     made_for = file.made_for or "another model"
-    return f": it is made for {made_for}, the checkpoint is {checkpoint}" if made_for != checkpoint else ""
+    return f": it seems to be made for {made_for}, the checkpoint is {checkpoint}" if made_for != checkpoint else ""
 
 
 def _plain(layer: str) -> str:
@@ -199,7 +199,7 @@ def _fits(change: Change, weight: Shape, tensors: Tensors) -> bool:
     if change.mid:
         if len(weight) != 4 or tensors[change.mid].shape != (prod(up[1:]), change.rank, *kernel):
             return False
-        return up[0] == weight[0] and prod(down[1:]) == weight[1]
+        return up[:1] == weight[:1] and prod(down[1:]) == weight[1]
     is_aligned = len(down) < 4 or not kernel or down[1:] == weight[1:]
     return up[:1] == weight[:1] and prod(up[1:]) == change.rank and prod(down[1:]) == prod(weight[1:]) and is_aligned
 

@@ -258,6 +258,8 @@ X = torch.zeros(2, 2)
         ({f"{TO_K}.lora_down.weight": torch.zeros(2, 9)}, r"does not fit: .*attn2_to_k' has \[16, 2\] and \[2, 9\] for a weight of"),
         ({f"{TO_K}.lora_down.weight": torch.zeros(0, 8)}, "has factors of a strange type or shape for"),
         ({f"{TO_K}.lora_up.weight": torch.zeros(16, 2, dtype=torch.int8)}, "has factors of a strange type or shape for"),
+        ({f"{TO_K}.lora_mid.weight": torch.zeros(2, 2, 3, 3)}, "does not fit"),
+        ({f"{TO_K}.lora_up.weight": torch.zeros(())}, "does not fit"),
         ({f"{TO_K}.alpha": torch.zeros(2)}, "has factors of a strange type or shape for"),
         ({f"{TO_K}.hada_w1_a": X}, "changes weights by LoHa, which is not supported"),
         ({f"{TO_K}.lokr_w1": X}, "changes weights by LoKr"),
