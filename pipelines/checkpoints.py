@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from errors import CheckpointError, InputError, UnknownNameError
 from pipelines.families import PICKLES, TensorInfo, Tensors, describe, identify, read_safetensors_header
 from pipelines.folders import Homes, describe_folder, is_folder
 from pipelines.ldm import Source, locate
-from pipelines.memory import Placement, place
+from pipelines.memory import ALL_STAY, Placement, place
+from pipelines.progress import IsCanceled, Report, Steps, never, silent
 from pipelines.schedules import ContinuousSigmas, DiscreteSigmas
+from pipelines.weights import FLOATS, read_tensors
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -34,6 +34,7 @@ ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = ASSETS / "checkpoints"
 TOKENIZER = ASSETS / "clip_tokenizer"
 DEMO_STILL, DEMO_MOTION = "stillmotion_demo_still.safetensors", "stillmotion_demo_motion.safetensors"
+MIB = 2**20
 LATENT_SCALE = 0.18215  # brings latents of Stable Diffusion's and Stable Video Diffusion's autoencoders to unit spread
 _CLASSES = {
     "still": {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"},
@@ -41,7 +42,6 @@ _CLASSES = {
 }
 _TEMPORAL = "AutoencoderKLTemporalDecoder"  # a motion model's vae may be one; its configuration says so by `_class_name`
 FAMILIES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "svd": "Stable Video Diffusion"}
-_WEIGHT_TYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 _SPACINGS = {"still": DiscreteSigmas, "motion": ContinuousSigmas}
 _MAKES = {"still": "a still from a prompt", "motion": "a film from a still"}
 
@@ -160,10 +160,14 @@ def _described_file(path: Path) -> CheckpointFile:
     return CheckpointFile(path, *says, family=family, tensors=tensors)
 
 
-def check_complete(header: CheckpointFile) -> None:
-    """Every tensor of every part is in the file, in its shape. No weights are read. Raises CheckpointError."""
+def check_complete(header: CheckpointFile) -> dict[str, int]:
+    """Every tensor of every part is in the file, in its shape: how many weights each part has. None are read. Raises CheckpointError."""
+    numbers = {}
     for part in _CLASSES[header.kind]:
-        _sources(header, part, _build(header, part).state_dict())
+        wanted = _build(header, part).state_dict()
+        _sources(header, part, wanted)
+        numbers[part] = sum(tensor.numel() for tensor in wanted.values())
+    return numbers
 
 
 def _check_description(header: CheckpointFile) -> None:
@@ -177,47 +181,80 @@ def _check_description(header: CheckpointFile) -> None:
         raise ValueError(f"latents of scale {scale}")
 
 
-def load_still(path: Path, placement: Placement) -> StillModels:
-    """Everything stage 1 needs. Raises CheckpointError."""
+def is_temporal(header: CheckpointFile) -> bool:
+    """Whether the decoder mixes frames."""
+    return header.components["vae"].get("_class_name") == _TEMPORAL
+
+
+def load_still(
+    path: Path, placement: Placement, report: Report = silent, is_canceled: IsCanceled = never, residence: str = ALL_STAY
+) -> StillModels:
+    """Everything stage 1 needs. Raises CheckpointError, Canceled."""
     from transformers import CLIPTokenizer
 
     header = read_header(path, "still")
-    parts = _load_parts(header, placement)
+    parts = _load_parts(header, placement, report, is_canceled, residence)
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
     padding = header.components["text_encoder"].get("pad_token_id", tokenizer.pad_token_id)
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding)
     return StillModels(name=path.name, tokenizer=tokenizer, spacing=DiscreteSigmas(**header.sampling), placement=placement, **parts)
 
 
-def load_motion(path: Path, placement: Placement) -> MotionModels:
-    """Everything stage 2 needs. Raises CheckpointError."""
+def load_motion(
+    path: Path, placement: Placement, report: Report = silent, is_canceled: IsCanceled = never, residence: str = ALL_STAY
+) -> MotionModels:
+    """Everything stage 2 needs. Raises CheckpointError, Canceled."""
     header = read_header(path, "motion")
-    return MotionModels(name=path.name, spacing=ContinuousSigmas(**header.sampling), placement=placement, **_load_parts(header, placement))
+    parts = _load_parts(header, placement, report, is_canceled, residence)
+    return MotionModels(name=path.name, spacing=ContinuousSigmas(**header.sampling), placement=placement, **parts)
 
 
-def _load_parts(header: CheckpointFile, placement: Placement) -> dict[str, nn.Module]:
-    parts = {}
+def _load_parts(
+    header: CheckpointFile, placement: Placement, report: Report, is_canceled: IsCanceled, residence: str
+) -> dict[str, nn.Module]:
+    """Every part, complete before the first weight is read. `report` hears of every MiB."""
+    models = {part: _build(header, part) for part in _CLASSES[header.kind]}
+    sources = {part: _sources(header, part, model.state_dict()) for part, model in models.items()}
+    steps, done = Steps("loading", max(1, _bytes_of(header, sources) // MIB), report, is_canceled), 0
+    steps.begin()
+
+    def told(count: int) -> None:
+        nonlocal done
+        done += count
+        steps.reach(done // MIB)
+
     try:
-        with ExitStack() as open_files:
-            files = {path: open_files.enter_context(safe_open(path, framework="pt")) for path in header.files()}
-            for part in _CLASSES[header.kind]:
-                dtype = placement.vae_dtype if part == "vae" else placement.dtype
-                parts[part] = place(_load_part(files, header, part, dtype), placement, dtype)
-    except (SafetensorError, OSError) as error:
+        for part, model in models.items():
+            dtype = placement.vae_dtype if part == "vae" else placement.dtype
+            weights = _read_part(header, sources[part], placement.home(residence), dtype, told)
+            model.load_state_dict(weights, assign=True)
+            _fill_buffers(model)
+            place(model, placement, residence)
+    except OSError as error:
         raise CheckpointError(f"{header.path.name} cannot be read: {error}.", "Copy or download it again.") from error
-    return parts
+    steps.done()
+    return models
 
 
-def _load_part(files: dict[Path, Any], header: CheckpointFile, part: str, dtype: torch.dtype) -> nn.Module:
-    """Tensor after tensor straight into its dtype. The files are mapped, not read, so the host never holds the weights twice."""
-    model, weights = _build(header, part), {}
-    for name, source in _sources(header, part, model.state_dict()).items():
-        path, inner = header.homes.get(source.name, (header.path, source.name))
-        tensor = source.take(files[path].get_tensor(inner))
-        weights[name] = tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
-    model.load_state_dict(weights, assign=True)
-    _fill_buffers(model)
-    return model
+def _bytes_of(header: CheckpointFile, sources: dict[str, dict[str, Source]]) -> int:
+    """What will be read."""
+    each = [header.tensors[name] for part in sources.values() for name in {source.name for source in part.values()}]
+    return sum(info.end - info.begin for info in each)
+
+
+def _read_part(
+    header: CheckpointFile, sources: dict[str, Source], home: torch.device, dtype: torch.dtype, told: Callable[[int], None]
+) -> dict[str, torch.Tensor]:
+    """Tensor after tensor straight into its place and dtype; one of the file may serve several of the model's."""
+    users: dict[str, list[str]] = {}
+    for name, source in sources.items():
+        users.setdefault(source.name, []).append(name)
+    places = {name: (header.homes[name][0] if header.homes else header.path, header.tensors[name]) for name in users}
+    weights = {}
+    for found, tensor in read_tensors(places, told):
+        for name in users[found]:
+            weights[name] = sources[name].take(tensor).to(home, dtype).contiguous()
+    return weights
 
 
 def _build(header: CheckpointFile, part: str) -> nn.Module:
@@ -227,7 +264,7 @@ def _build(header: CheckpointFile, part: str) -> nn.Module:
 
     config, class_name = header.components[part], _CLASSES[header.kind][part]
     try:
-        if class_name == "AutoencoderKL" and config.get("_class_name") == _TEMPORAL:
+        if part == "vae" and is_temporal(header):
             class_name = _TEMPORAL
         with torch.device("meta"):
             if hasattr(diffusers, class_name):
@@ -260,7 +297,7 @@ def _sources(header: CheckpointFile, part: str, wanted: dict[str, torch.Tensor])
 
 
 def _fits(info: TensorInfo, source: Source, wanted: torch.Tensor) -> bool:
-    if info.dtype not in _WEIGHT_TYPES:
+    if info.dtype not in FLOATS:
         return False
     try:
         return source.take(torch.empty(info.shape, device="meta")).shape == wanted.shape
