@@ -86,7 +86,7 @@ def film(command: settings.FilmCommand) -> int:
 
     made = Film(command.still, command.motion, command.file, command.image)
     with ProgressBar(is_shown=not command.is_quiet and sys.stderr is not None) as bar:
-        result = make_film(made, command.data_dir, device=command.device, attention=command.attention, report=bar.report)
+        result = make_film(made, command.data_dir, command.machine, report=bar.report)
     if command.is_json:
         say(json.dumps(result.document()))
     else:
@@ -99,6 +99,7 @@ def summary(result: FilmResult, total_seconds: float) -> str:
     stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items())
     lines = [f"{kind.upper() if kind != 'settings' else 'JSON':<5} {path}" for kind, path in result.files.items()]
     lines += [f"seed  {', '.join(f'{stage} {seed}' for stage, seed in result.seeds.items())}"]
+    lines += [f"note  {note}" for note in result.notes]
     lines += [f"time  {stages}; with the start {total_seconds:.1f} s, on {result.placement['device']}"]
     return "\n".join(lines)
 

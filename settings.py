@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from errors import InputError
-from pipelines.parameters import Choice, FileSettings, MotionSettings, StillSettings, Switch, check, declarations
+from pipelines.parameters import Choice, FileSettings, MachineSettings, MotionSettings, StillSettings, Switch, check, declarations
 
 VERSION = "0.1.0"
 RANDOM_SEEDS = 2**32  # as many as every program can say without rounding
 
-_OWNERS = {"still": StillSettings, "motion": MotionSettings, "file": FileSettings}
-_GROUPS = {"still": "still", "motion": "motion", "file": "files"}
+_OWNERS = {"still": StillSettings, "motion": MotionSettings, "file": FileSettings, "machine": MachineSettings}
+_GROUPS = {"still": "still", "motion": "motion", "file": "files", "machine": "machine"}
 _MOTION_NAMES = {"checkpoint", "steps", "guidance", "sampler", "schedule", "seed"}
 _STILL_NAMES = {"width", "height"}
 _EXAMPLES = """examples:
@@ -36,10 +36,9 @@ class FilmCommand:
     still: StillSettings
     motion: MotionSettings
     file: FileSettings
+    machine: MachineSettings
     image: Path | None
     data_dir: Path
-    device: str
-    attention: str
     is_json: bool
     is_quiet: bool
 
@@ -110,8 +109,6 @@ def _add_film(film: argparse.ArgumentParser) -> None:
     _add_data_dir(film)
     film.add_argument("--json", action="store_true", dest="is_json", help="end with one line of JSON: files, seeds, seconds and more")
     film.add_argument("--quiet", action="store_true", dest="is_quiet", help="no progress bar")
-    film.add_argument("--device", default="auto", metavar="NAME", help="auto, cuda, mps or cpu (default: auto)")
-    film.add_argument("--attention", default="auto", metavar="NAME", help="auto, sdpa or xformers (default: auto)")
     groups = {owner: film.add_argument_group(title) for owner, title in _GROUPS.items()}
     for option in _film_options():
         _add_declared(groups[option.owner], option)
@@ -183,7 +180,7 @@ def _film_command(options: argparse.Namespace) -> FilmCommand:
     film = {owner: settings_class(**settled[owner]) for owner, settings_class in _OWNERS.items()}
     for owner in film:
         check(film[owner], labels[owner])
-    general = {key: getattr(options, key) for key in ("image", "device", "attention", "is_json", "is_quiet")}
+    general = {key: getattr(options, key) for key in ("image", "is_json", "is_quiet")}
     return FilmCommand(**film, data_dir=_data_dir(options), **general)
 
 
@@ -197,12 +194,12 @@ def _check_no_still(given: dict[str, Any], labels: dict[str, str]) -> None:
 def _settled(options: argparse.Namespace, given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """What was given, with what follows from it: the still has the film's size, and one --seed settles both stages. Seeds that were not
     given are drawn here, so that what is stored can be repeated."""
-    still, motion, file = given.values()
+    still, motion = given["still"], given["motion"]
     size = {name: motion[name] for name in ("width", "height") if name in motion}
     seed = still.get("seed")
     still_seed, motion_seed = (secrets.randbelow(RANDOM_SEEDS) if seed is None else seed for _ in range(2))
     first = {"prompt": options.prompt or "", "seed": still_seed} | size
-    return {"still": first | still, "motion": {"seed": motion_seed} | motion, "file": file}
+    return given | {"still": first | still, "motion": {"seed": motion_seed} | motion}
 
 
 def quiet_environment() -> None:

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from errors import CheckpointError, InputError, UnknownNameError
@@ -27,10 +25,12 @@ from pipelines.families import PICKLES, TensorInfo, Tensors, describe, identify,
 from pipelines.folders import Homes, describe_folder, is_folder
 from pipelines.ldm import Source, locate
 from pipelines.lora import Lora, inspect_lora, match, merge
-from pipelines.memory import Placement, place
+from pipelines.memory import ALL_STAY, Placement, place
 from pipelines.parameters import StillSettings, parse_loras
+from pipelines.progress import IsCanceled, Report, Steps, never, silent
 from pipelines.schedules import ContinuousSigmas, DiscreteSigmas
 from pipelines.vae import describe_vae
+from pipelines.weights import FLOATS, read_tensors
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -39,6 +39,7 @@ ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = ASSETS / "checkpoints"
 TOKENIZER = ASSETS / "clip_tokenizer"
 DEMO_STILL, DEMO_MOTION = "stillmotion_demo_still.safetensors", "stillmotion_demo_motion.safetensors"
+MIB = 2**20
 # What brings an autoencoder's latents to unit spread: that of Stable Diffusion XL, and that of all others.
 LATENT_SCALES = (0.18215, 0.13025)
 _CLASSES = {
@@ -54,7 +55,6 @@ _CLASSES = {
 _OPTIONAL = {"text_encoder_2"}  # Stable Diffusion XL's
 _TEMPORAL = "AutoencoderKLTemporalDecoder"  # a motion model's vae may be one; its configuration says so by `_class_name`
 FAMILIES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL", "svd": "Stable Video Diffusion"}
-_WEIGHT_TYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 _SPACINGS = {"still": DiscreteSigmas, "motion": ContinuousSigmas}
 _MAKES = {"still": "a still from a prompt", "motion": "a film from a still"}
 
@@ -92,6 +92,10 @@ class StillFiles:
     vae: Path | None = None
     loras: tuple[tuple[Path, float], ...] = ()
 
+    def others(self) -> list[tuple[Path, float]]:
+        """The files besides the checkpoint that the weights come from, each with its strength."""
+        return [*([(self.vae, 1.0)] if self.vae else []), *self.loras]
+
 
 @dataclass(frozen=True)
 class StillModels:
@@ -106,6 +110,9 @@ class StillModels:
     placement: Placement
     text_encoder_2: nn.Module | None = None
     tokenizer_2: CLIPTokenizer | None = None
+
+    def text_encoders(self) -> tuple[nn.Module, ...]:
+        return (self.text_encoder,) if self.text_encoder_2 is None else (self.text_encoder, self.text_encoder_2)
 
 
 @dataclass(frozen=True)
@@ -217,10 +224,14 @@ def _described_file(path: Path) -> CheckpointFile:
     return CheckpointFile(path, *says, family=family, tensors=tensors)
 
 
-def check_complete(header: CheckpointFile) -> None:
-    """Every tensor of every part is in the file, in its shape. No weights are read. Raises CheckpointError."""
+def check_complete(header: CheckpointFile) -> dict[str, int]:
+    """Every tensor of every part is in the file, in its shape: how many weights each part has. None are read. Raises CheckpointError."""
+    numbers = {}
     for part in header.parts():
-        _sources(header, part, _build(header, part).state_dict())
+        wanted = _build(header, part).state_dict()
+        _sources(header, part, wanted)
+        numbers[part] = sum(tensor.numel() for tensor in wanted.values())
+    return numbers
 
 
 def _check_description(header: CheckpointFile) -> None:
@@ -237,17 +248,29 @@ def _check_description(header: CheckpointFile) -> None:
         raise ValueError("a UNet and text encoders that do not belong together")
 
 
-def load_still(path: Path, placement: Placement, vae: Path | None = None, loras: Sequence[tuple[Path, float]] = ()) -> StillModels:
+def is_temporal(header: CheckpointFile) -> bool:
+    """Whether the decoder mixes frames."""
+    return header.components["vae"].get("_class_name") == _TEMPORAL
+
+
+def load_still(
+    path: Path,
+    placement: Placement,
+    report: Report = silent,
+    is_canceled: IsCanceled = never,
+    residence: str = ALL_STAY,
+    *,
+    vae: Path | None = None,
+    loras: Sequence[tuple[Path, float]] = (),
+) -> StillModels:
     """Everything stage 1 needs; with `vae`, that file's autoencoder instead of the checkpoint's own, and with the LoRAs of these files and
-    strengths in its weights. Raises CheckpointError."""
+    strengths in its weights. Raises CheckpointError, Canceled."""
     header = read_header(path, "still")
     matched = _match_all(header, loras)
-    parts: dict[str, Any] = {}
+    owners = dict.fromkeys(header.parts(), header)
     if vae:
-        own = header.components["vae"]
-        header = replace(header, components={part: config for part, config in header.components.items() if part != "vae"})
-        parts |= _load_parts(inspect_vae(vae, own.get("scaling_factor", LATENT_SCALES[0])), placement)
-    parts |= _load_parts(header, placement, matched)
+        owners["vae"] = inspect_vae(vae, header.components["vae"].get("scaling_factor", LATENT_SCALES[0]))
+    parts: dict[str, Any] = _load_parts(owners, placement, report, is_canceled, residence, matched)
     for encoder, tokenizer in {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}.items():
         if encoder in parts:
             parts[tokenizer] = _tokenizer(header.components[encoder].get("pad_token_id"))
@@ -273,37 +296,69 @@ def _tokenizer(padding: int | None) -> CLIPTokenizer:
     return tokenizer
 
 
-def load_motion(path: Path, placement: Placement) -> MotionModels:
-    """Everything stage 2 needs. Raises CheckpointError."""
+def load_motion(
+    path: Path, placement: Placement, report: Report = silent, is_canceled: IsCanceled = never, residence: str = ALL_STAY
+) -> MotionModels:
+    """Everything stage 2 needs. Raises CheckpointError, Canceled."""
     header = read_header(path, "motion")
-    return MotionModels(name=path.name, spacing=ContinuousSigmas(**header.sampling), placement=placement, **_load_parts(header, placement))
+    parts = _load_parts(dict.fromkeys(header.parts(), header), placement, report, is_canceled, residence)
+    return MotionModels(name=path.name, spacing=ContinuousSigmas(**header.sampling), placement=placement, **parts)
 
 
-def _load_parts(header: CheckpointFile, placement: Placement, loras: Sequence[Lora] = ()) -> dict[str, nn.Module]:
-    parts = {}
-    try:
-        with ExitStack() as open_files:
-            files = {path: open_files.enter_context(safe_open(path, framework="pt")) for path in header.files()}
-            for part in header.parts():
-                dtype = placement.vae_dtype if part == "vae" else placement.dtype
-                model = _load_part(files, header, part, dtype)
-                merge(part, model, loras)
-                parts[part] = place(model, placement, dtype)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{header.path.name} cannot be read: {error}.", "Copy or download it again.") from error
-    return parts
+def _load_parts(
+    owners: Mapping[str, CheckpointFile],
+    placement: Placement,
+    report: Report,
+    is_canceled: IsCanceled,
+    residence: str,
+    loras: Sequence[Lora] = (),
+) -> dict[str, nn.Module]:
+    """Every part from the file that owns it, complete before the first weight is read. `report` hears of every MiB."""
+    models = {part: _build(header, part) for part, header in owners.items()}
+    sources = {part: _sources(owners[part], part, model.state_dict()) for part, model in models.items()}
+    total = sum(_bytes_of(owners[part], found) for part, found in sources.items())
+    steps, done = Steps("loading", max(1, total // MIB), report, is_canceled), 0
+    steps.begin()
+
+    def told(count: int) -> None:
+        nonlocal done
+        done += count
+        steps.reach(done // MIB)
+
+    for part, model in models.items():
+        dtype = placement.vae_dtype if part == "vae" else placement.dtype
+        try:
+            weights = _read_part(owners[part], sources[part], placement.home(residence), dtype, told)
+        except OSError as error:
+            name = owners[part].path.name
+            raise CheckpointError(f"{name} cannot be read: {error}.", "Copy or download it again.") from error
+        model.load_state_dict(weights, assign=True)
+        _fill_buffers(model)
+        merge(part, model, loras)
+        place(model, placement, residence)
+    steps.done()
+    return models
 
 
-def _load_part(files: dict[Path, Any], header: CheckpointFile, part: str, dtype: torch.dtype) -> nn.Module:
-    """Tensor after tensor straight into its dtype. The files are mapped, not read, so the host never holds the weights twice."""
-    model, weights = _build(header, part), {}
-    for name, source in _sources(header, part, model.state_dict()).items():
-        path, inner = header.homes.get(source.name, (header.path, source.name))
-        tensor = source.take(files[path].get_tensor(inner))
-        weights[name] = tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
-    model.load_state_dict(weights, assign=True)
-    _fill_buffers(model)
-    return model
+def _bytes_of(header: CheckpointFile, sources: dict[str, Source]) -> int:
+    """What will be read of a part."""
+    each = [header.tensors[name] for name in {source.name for source in sources.values()}]
+    return sum(info.end - info.begin for info in each)
+
+
+def _read_part(
+    header: CheckpointFile, sources: dict[str, Source], home: torch.device, dtype: torch.dtype, told: Callable[[int], None]
+) -> dict[str, torch.Tensor]:
+    """Tensor after tensor straight into its place and dtype; one of the file may serve several of the model's."""
+    users: dict[str, list[str]] = {}
+    for name, source in sources.items():
+        users.setdefault(source.name, []).append(name)
+    places = {name: (header.homes[name][0] if header.homes else header.path, header.tensors[name]) for name in users}
+    weights = {}
+    for found, tensor in read_tensors(places, told):
+        for name in users[found]:
+            weights[name] = sources[name].take(tensor).to(home, dtype).contiguous()
+    return weights
 
 
 def _build(header: CheckpointFile, part: str) -> nn.Module:
@@ -313,7 +368,7 @@ def _build(header: CheckpointFile, part: str) -> nn.Module:
 
     config, class_name = header.components[part], _CLASSES[header.kind][part]
     try:
-        if class_name == "AutoencoderKL" and config.get("_class_name") == _TEMPORAL:
+        if part == "vae" and is_temporal(header):
             class_name = _TEMPORAL
         with torch.device("meta"):
             if hasattr(diffusers, class_name):
@@ -346,7 +401,7 @@ def _sources(header: CheckpointFile, part: str, wanted: dict[str, torch.Tensor])
 
 
 def _fits(info: TensorInfo, source: Source, wanted: torch.Tensor) -> bool:
-    if info.dtype not in _WEIGHT_TYPES:
+    if info.dtype not in FLOATS:
         return False
     try:
         return source.take(torch.empty(info.shape, device="meta")).shape == wanted.shape

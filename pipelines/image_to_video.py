@@ -8,6 +8,7 @@ alone, so the same settings always give the same film.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from errors import UnknownNameError
 from pipelines.checkpoints import MotionModels
+from pipelines.memory import on_device
 from pipelines.parameters import GUIDANCE_SHAPES, MotionSettings, StillSettings
+from pipelines.pieces import Relief, one_pass
 from pipelines.progress import IsCanceled, Report, Steps, never, silent
 from pipelines.sampling import count_model_calls, initial_noise, sample
 from pipelines.schedules import make_sigmas
@@ -45,50 +48,68 @@ def image_to_video(
     report: Report = silent,
     is_canceled: IsCanceled = never,
     after_still: torch.Generator | None = None,
+    relief: Relief | None = None,
 ) -> np.ndarray:
     """The frames: (frames, height, width, 3) float32 in 0..1. `still`: (h, w, 3) in 0..1, any size; cropped to the film's aspect.
 
-    `after_still`: see `augmentation_noise`. Raises Canceled between two model calls or two decoded frames.
+    `after_still`: see `augmentation_noise`. Raises Canceled between two model calls or two decoded frames, MemoryExhaustedError.
     """
+    relief, device = relief or Relief(), models.placement.device
     # 1. The way ahead.
     sigmas = make_sigmas(settings.schedule, settings.steps, models.spacing, sampler=settings.sampler)
     steps = Steps("motion", count_model_calls(settings.sampler, sigmas), report, is_canceled)
     steps.begin()
 
     # 2. What the model sees of the still, and where sampling starts: noise for all frames in one draw.
-    conditioning = condition(models, still, settings, after_still)
+    conditioning = condition(models, still, settings, after_still, relief)
     noise = initial_noise((settings.frames, 4, settings.height // 8, settings.width // 8), settings.seed)
-    x = models.spacing.noise_latent(noise, torch.zeros_like(noise), sigmas[0]).to(models.placement.device)
+    x = models.spacing.noise_latent(noise, torch.zeros_like(noise), sigmas[0]).to(device)
 
     # 3. From noise to latents. This is the only place where the model is called.
-    scale = guidance_scale(settings).to(x.device)
+    scale = guidance_scale(settings).to(device)
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         steps()
-        return guided(models, x, sigma, conditioning, scale, is_guided=bool((scale != 1).any()))
+        return relief(
+            "motion",
+            lambda plan: guided(models, x, sigma, conditioning, scale, steps.check, is_batched=plan.is_batched),
+            one_pass,
+            busy=models.unet,
+            idle=(models.vision, models.vae),
+        )
 
-    latents = sample(settings.sampler, denoise, x, sigmas, settings.seed)
+    with on_device(models.unet, device):
+        latents = sample(settings.sampler, denoise, x, sigmas, settings.seed)
     steps.done()
 
     # 4. Latents to frames. An image decoder sees each alone, a temporal one a few together.
     decoding = Steps("decoding", settings.frames, report, is_canceled)
-    frames = decode(models.vae, latents, chunk=1, steps=decoding)
+    decoding.begin()
+    with on_device(models.vae, device):
+        frames = decode(models.vae, latents, decoding, relief, idle=(models.unet, models.vision))
     decoding.done()
     return frames
 
 
 def condition(
-    models: MotionModels, still: np.ndarray, settings: MotionSettings, after_still: torch.Generator | None = None
+    models: MotionModels,
+    still: np.ndarray,
+    settings: MotionSettings,
+    after_still: torch.Generator | None = None,
+    relief: Relief | None = None,
 ) -> MotionConditioning:
-    """See, crop, add augmentation noise, encode. Raises nothing: the settings were checked before."""
-    placement = models.placement
+    """See, crop, add augmentation noise, encode. Raises MemoryExhaustedError; the settings were checked before."""
+    relief, placement = relief or Relief(), models.placement
     pixels = torch.from_numpy(np.ascontiguousarray(still, dtype=np.float32)).permute(2, 0, 1)[None]  # (1, 3, h, w) in 0..1
     seen = clip_pixels(pixels).to(placement.device, placement.dtype)
-    embedding = models.vision(seen).image_embeds[:, None].float()
+    with on_device(models.vision, placement.device):
+        embedding = relief("motion", lambda _: models.vision(seen).image_embeds[:, None].float(), idle=(models.unet, models.vae))
     pixels = crop_and_resize(pixels, settings.width, settings.height)
     if settings.augmentation_level > 0:
         pixels = pixels + augmentation_noise(settings, after_still) * settings.augmentation_level
-    latent = models.vae.encode((pixels * 2 - 1).to(placement.device, models.vae.dtype)).latent_dist.mean.float()
+    shown = (pixels * 2 - 1).to(placement.device, models.vae.dtype)
+    with on_device(models.vae, placement.device):
+        latent = relief("motion", lambda _: models.vae.encode(shown).latent_dist.mean.float(), idle=(models.unet, models.vision))
     ids = torch.tensor([[settings.fps - 1, settings.motion_bucket_id, settings.augmentation_level]], device=placement.device)
     return MotionConditioning(embedding, latent, ids)
 
@@ -157,14 +178,29 @@ def guidance_scale(settings: MotionSettings) -> Tensor:
     return scale.view(-1, 1, 1, 1)
 
 
-def guided(models: MotionModels, x: Tensor, sigma: float, conditioning: MotionConditioning, scale: Tensor, *, is_guided: bool) -> Tensor:
-    """The predicted x0 of all frames, (frames, 4, h, w). Without the still (uncond) its latent and its embedding are zeros."""
-    embedding, latent = conditioning.embedding, conditioning.latent
-    if not is_guided:
-        return predict(models, x[None], sigma, embedding, latent, conditioning.ids)[0]
-    embeddings, latents = torch.cat([torch.zeros_like(embedding), embedding]), torch.cat([torch.zeros_like(latent), latent])
-    both = predict(models, torch.stack([x, x]), sigma, embeddings, latents, conditioning.ids.repeat(2, 1))
-    uncond, cond = both
+def guided(
+    models: MotionModels,
+    x: Tensor,
+    sigma: float,
+    conditioning: MotionConditioning,
+    scale: Tensor,
+    check: Callable[[], None] = never,
+    *,
+    is_batched: bool = True,
+) -> Tensor:
+    """The predicted x0 of all frames, (frames, 4, h, w). Without the still (uncond) its latent and its embedding are zeros; where every
+    frame's guidance is 1 that pass is left out. `check` is called between two calls of the model, if there are two; it may raise."""
+    embedding, latent, ids = conditioning.embedding, conditioning.latent, conditioning.ids
+    if bool((scale == 1).all()):
+        return predict(models, x[None], sigma, embedding, latent, ids)[0]
+    nothing, empty = torch.zeros_like(embedding), torch.zeros_like(latent)
+    if is_batched:
+        together = torch.cat([nothing, embedding]), torch.cat([empty, latent])
+        uncond, cond = predict(models, torch.stack([x, x]), sigma, *together, ids.repeat(2, 1))
+    else:
+        (uncond,) = predict(models, x[None], sigma, nothing, empty, ids)
+        check()
+        (cond,) = predict(models, x[None], sigma, embedding, latent, ids)
     return uncond + scale * (cond - uncond)
 
 

@@ -1,22 +1,33 @@
-"""Device, dtype and attention, chosen once, each with the reason for it."""
+"""Device, dtype and attention, chosen once, each with the reason for it; and what of a model is where.
+
+`choose_placement` looks at the machine. `place` prepares a loaded model, `on_device` brings one to the device for as long as it works
+there. How a job is cut so that it fits is in pipelines/pieces.py.
+"""
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from errors import InputError, MemoryExhaustedError, UnknownNameError
+from errors import InputError, UnknownNameError
+from pipelines.parameters import ATTENTIONS, DTYPES
 
 log = logging.getLogger(__name__)
 
-ATTENTIONS = ("auto", "sdpa", "xformers")
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+GIB = 2**30
+# What of the models is on the device: all of them, the one that works, or of that one only the layer that works.
+ALL_STAY, ONE_STAYS, STREAMED = "all", "one", "streamed"
+_HALF_FAILS = re.compile(r"GTX 16\d\d|T[456]00|T1000|T1200|T2000")  # Turing without tensor cores: float16 gives black pictures
 
 
 @dataclass(frozen=True)
@@ -33,21 +44,21 @@ class Placement:
         dtype = str(self.dtype).removeprefix("torch.")
         return {"device": str(self.device), "dtype": dtype, "attention": self.attention, "reason": self.reason}
 
+    def home(self, residence: str) -> torch.device:
+        """Where weights wait while they do not work."""
+        return self.device if residence == ALL_STAY else torch.device("cpu")
 
-def choose_placement(device: str = "auto", attention: str = "auto") -> Placement:
+
+def choose_placement(device: str = "auto", attention: str = "auto", dtype: str = "auto") -> Placement:
     """The best this machine has. Raises InputError for a device that is not there, UnknownNameError for other names."""
     if attention not in ATTENTIONS:
         raise UnknownNameError("attention", attention, ATTENTIONS)
+    if dtype not in DTYPES:
+        raise UnknownNameError("dtype", dtype, DTYPES)
     chosen = _device(device)
-    if chosen.type == "cuda":
-        has_bf16 = torch.cuda.get_device_capability(chosen) >= (8, 0)
-        dtype, vae_dtype = torch.float16, torch.bfloat16 if has_bf16 else torch.float32
-        why = f"{torch.cuda.get_device_name(chosen)}: half precision, autoencoder in {vae_dtype} since float16 overflows in it"
-    else:
-        dtype = vae_dtype = torch.float32
-        why = f"{chosen.type}: float32"
+    precision, vae_precision, why = _precision(dtype, chosen)
     kernel, kernel_why = _attention(attention, chosen)
-    placement = Placement(chosen, dtype, vae_dtype, kernel, f"{why}; {kernel_why}")
+    placement = Placement(chosen, precision, vae_precision, kernel, f"{why}; {kernel_why}")
     log.info("placement: %s", placement.reason)
     return placement
 
@@ -66,6 +77,22 @@ def _device(name: str) -> torch.device:
     if kind not in available or (index and int(index) >= torch.cuda.device_count()):
         raise InputError(f"There is no {name} device for PyTorch {torch.__version__} here.", f"Choose one of: {', '.join(available)}.")
     return torch.device(name)
+
+
+def _precision(asked: str, device: torch.device) -> tuple[torch.dtype, torch.dtype, str]:
+    """Of the networks, of the autoencoder, and why. The autoencoders of Stable Diffusion overflow in float16."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    has_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    for_vae = torch.bfloat16 if has_bf16 else torch.float32
+    if asked != "auto":
+        precision = _DTYPES[asked]
+        return precision, for_vae if precision is torch.float16 else precision, f"{name}: {asked} as asked"
+    if device.type != "cuda":
+        return torch.float32, torch.float32, f"{name}: float32"
+    if _HALF_FAILS.search(name):
+        return torch.float32, torch.float32, f"{name}: float32, since float16 fails on this card"
+    why = f"half precision, autoencoder in {str(for_vae).removeprefix('torch.')} since float16 overflows in it"
+    return torch.float16, for_vae, f"{name}: {why}"
 
 
 def _attention(asked: str, device: torch.device) -> tuple[str, str]:
@@ -93,22 +120,83 @@ def _xformers_problem() -> str:
     return ""
 
 
-@contextmanager
-def readable_memory_errors() -> Iterator[None]:
-    """Turns the many ways in which memory runs out into MemoryExhaustedError."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
-            raise MemoryExhaustedError("There is not enough memory for this film.", "Use a smaller size or fewer frames.") from error
-        raise
-
-
-def place(module: nn.Module, placement: Placement, dtype: torch.dtype | None = None) -> nn.Module:
-    """The module on its device, in its dtype, in eval mode, its attention set."""
-    module = module.to(placement.device).eval().requires_grad_(False)
-    if next(module.parameters()).dtype != (dtype or placement.dtype):
-        module = module.to(dtype or placement.dtype)
+def place(module: nn.Module, placement: Placement, residence: str = ALL_STAY) -> nn.Module:
+    """A loaded module, whose weights are at home already: in eval mode, its attention set, streamed if it is to be."""
+    module = module.eval().requires_grad_(False)
     if placement.attention == "xformers" and hasattr(module, "enable_xformers_memory_efficient_attention"):
         module.enable_xformers_memory_efficient_attention()
+    if residence == STREAMED:
+        stream(module, placement.device)
     return module
+
+
+def stream(module: nn.Module, device: torch.device) -> bool:
+    """From now on each layer's weights come to the device when it works, and leave after. False if that was so before, or cannot be:
+    the encoders of transformers are small enough to come whole."""
+    if is_streamed(module) or not hasattr(module, "enable_group_offload"):
+        return False
+    with torch.inference_mode(False):
+        module.to("cpu")
+        module.enable_group_offload(device, torch.device("cpu"), offload_type="leaf_level", use_stream=device.type == "cuda")
+    module.is_streamed = True
+    return True
+
+
+def is_streamed(module: nn.Module) -> bool:
+    return getattr(module, "is_streamed", False)
+
+
+@contextmanager
+def on_device(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+    """The module is there for the length of the block. If it came for that, it leaves after it, however the block ends."""
+    came_from = next(module.parameters()).device
+    if is_streamed(module) or came_from.type == device.type:
+        yield module
+        return
+    try:
+        move(module, device)
+        yield module
+    finally:
+        move(module, came_from)
+        release(device)
+
+
+def move(module: nn.Module, device: torch.device) -> None:
+    with torch.inference_mode(False):  # weights that are moved within it could never be changed again
+        module.to(device)
+
+
+def release(device: torch.device) -> None:
+    """Give back what nobody holds any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def limit(device: torch.device, gib: float) -> None:
+    """Of a card, this process takes that much at most from now on; 0 is all there is. Elsewhere nothing can hold it to that."""
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, gib * GIB / total) if gib else 1.0, device)
+
+
+def free_bytes(device: torch.device) -> int:
+    """What can still be taken: of the card, or of the host, whose control group may have less than the machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return _free_host_bytes()
+
+
+def _free_host_bytes(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int:
+    """0 where no system tells."""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", proc.read_text()) if proc.is_file() else None
+    free = int(found[1]) * 1024 if found else 0
+    try:
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return free
+    return min(free, max(0, int(limit) - int(used))) if limit.isdigit() else free

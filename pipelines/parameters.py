@@ -23,6 +23,9 @@ SCHEDULES = ("normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_u
 GUIDANCE_SHAPES = ("linear", "triangle")
 PIXEL_FORMATS = ("yuv420p", "yuv420p10le")
 WEBP_METHODS = ("default", "fastest", "slowest")
+ATTENTIONS = ("auto", "sdpa", "xformers")
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+VRAM_LEVELS = ("auto", "high", "medium", "low")
 MAX_SEED = 2**64 - 1
 MAX_STRENGTH = 100  # of a LoRA
 MODEL_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
@@ -174,6 +177,20 @@ class FileSettings:
     metadata: Annotated[bool, Switch("keep prompt, seeds and settings inside the files")] = True
 
 
+@dataclass(frozen=True)
+class MachineSettings:
+    """What it is made with. None of it changes what the film shows, but for rounding."""
+
+    device: Annotated[str, Text("auto, cuda, cuda:1, mps or cpu", 20)] = "auto"
+    attention: Annotated[str, Choice(ATTENTIONS, "how attention is computed")] = "auto"
+    dtype: Annotated[str, Choice(DTYPES, "precision of the networks")] = "auto"
+    vram: Annotated[str, Choice(VRAM_LEVELS, "how much of the card's memory to use: less is slower")] = "auto"
+    vram_limit: Annotated[float, Number(0.0, 4096.0, "GiB of it at most; 0 is all there is")] = 0.0
+
+
+AUTOMATIC = MachineSettings()
+
+
 def declarations(settings_class: type) -> dict[str, tuple[type, Any, Any]]:
     """Name to (type, declaration, default) of each parameter; the default is `dataclasses.MISSING` where one must be given."""
     hints = typing.get_type_hints(settings_class, include_extras=True)
@@ -181,7 +198,7 @@ def declarations(settings_class: type) -> dict[str, tuple[type, Any, Any]]:
     return {name: (*typing.get_args(hints[name])[:2], default) for name, default in fields.items()}
 
 
-def check(settings: StillSettings | MotionSettings | FileSettings, labels: Mapping[str, str] | None = None) -> None:
+def check(settings: StillSettings | MotionSettings | FileSettings | MachineSettings, labels: Mapping[str, str] | None = None) -> None:
     """Raises InputError for the first value that cannot be used, saying which, the bounds and what to use.
 
     `labels` says what the person knows a parameter by, where that is not its name."""

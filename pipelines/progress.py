@@ -12,7 +12,7 @@ STAGES = ("loading", "still", "motion", "decoding", "encoding")
 
 @dataclass(frozen=True)
 class Progress:
-    """`step` of `total` in `stage` is about to begin; `step` equals `total` when the stage is over."""
+    """`step` of `total` in `stage` is about to begin; `step` equals `total` when the stage is over. Loading counts MiB."""
 
     stage: str
     step: int
@@ -52,6 +52,13 @@ class Steps:
         self.check()
         self.report(Progress(self.stage, self.step, self.total))
         self.step += 1
+
+    def reach(self, step: int) -> None:
+        """So much is done, of a stage that is not counted in calls; told when it changes."""
+        self.check()
+        if step != self.step:
+            self.step = step
+            self.report(Progress(self.stage, step, self.total))
 
     def done(self) -> None:
         self.check()

@@ -8,6 +8,8 @@ The numbers mean what they mean in ComfyUI 0.3.64: the same checkpoint, seed and
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,38 +17,61 @@ from torch import Tensor
 
 from pipelines import prompt
 from pipelines.checkpoints import StillModels
+from pipelines.memory import on_device
 from pipelines.parameters import StillSettings
+from pipelines.pieces import Plan, Relief, fewer_together, one_pass, smaller_tile
 from pipelines.progress import IsCanceled, Report, Steps, never, silent
 from pipelines.prompt import Conditioning
 from pipelines.sampling import count_model_calls, initial_noise, sample
 from pipelines.schedules import make_sigmas
 
-TEMPORAL_CHUNK = 8  # frames: a temporal decoder mixes neighbours, and its memory grows with their number
+TILE_OVERLAP = 0.25
 
 
 @torch.inference_mode()
-def text_to_image(models: StillModels, settings: StillSettings, report: Report = silent, is_canceled: IsCanceled = never) -> np.ndarray:
-    """The still: (height, width, 3) float32 in 0..1. Raises Canceled between two model calls."""
+def text_to_image(
+    models: StillModels,
+    settings: StillSettings,
+    report: Report = silent,
+    is_canceled: IsCanceled = never,
+    relief: Relief | None = None,
+) -> np.ndarray:
+    """The still: (height, width, 3) float32 in 0..1. Raises Canceled between two model calls, MemoryExhaustedError."""
+    relief, device = relief or Relief(), models.placement.device
     # 1. The way ahead: which noise levels, how many model calls.
     sigmas = make_sigmas(settings.schedule, settings.steps, models.spacing, sampler=settings.sampler)
     steps = Steps("still", count_model_calls(settings.sampler, sigmas), report, is_canceled)
     steps.begin()
 
     # 2. What is asked for, and what guidance pushes away from; and where sampling starts: pure noise, drawn on the CPU.
-    cond, uncond = (condition(models, text, settings) for text in (settings.prompt, settings.negative_prompt))
+    def encode(text: str) -> Conditioning:
+        return relief("still", lambda _: condition(models, text, settings), idle=(models.unet, models.vae))
+
+    with ExitStack() as there:
+        for encoder in models.text_encoders():
+            there.enter_context(on_device(encoder, device))
+        cond, uncond = encode(settings.prompt), encode(settings.negative_prompt)
     noise = initial_noise((1, 4, settings.height // 8, settings.width // 8), settings.seed)
-    x = models.spacing.noise_latent(noise, torch.zeros_like(noise), sigmas[0]).to(models.placement.device)
+    x = models.spacing.noise_latent(noise, torch.zeros_like(noise), sigmas[0]).to(device)
 
     # 3. The way from noise to latent. This is the only place where the model is called.
     def denoise(x: Tensor, sigma: float) -> Tensor:
         steps()
-        return guided(models, x, sigma, cond, uncond, settings.guidance, steps.check)
+        return relief(
+            "still",
+            lambda plan: guided(models, x, sigma, cond, uncond, settings.guidance, steps.check, is_batched=plan.is_batched),
+            one_pass,
+            busy=models.unet,
+            idle=(*models.text_encoders(), models.vae),
+        )
 
-    latent = sample(settings.sampler, denoise, x, sigmas, settings.seed)
+    with on_device(models.unet, device):
+        latent = sample(settings.sampler, denoise, x, sigmas, settings.seed)
     steps.done()
 
     # 4. Latent to picture.
-    return decode(models.vae, latent)[0]
+    with on_device(models.vae, device):
+        return decode(models.vae, latent, relief=relief, idle=(models.unet, *models.text_encoders()))[0]
 
 
 def condition(models: StillModels, text: str, settings: StillSettings) -> Conditioning:
@@ -67,13 +92,16 @@ def guided(
     uncond: Conditioning,
     guidance: float,
     check: Callable[[], None] = never,
+    *,
+    is_batched: bool = True,
 ) -> Tensor:
     """The predicted x0 (n, 4, h, w) with classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
 
-    `check` is called between two calls of the model, if the prompts are too unlike in length for one; it may raise."""
+    `check` is called between two calls of the model, if there are two; it may raise. There are if memory is to be saved, or if the
+    prompts are too unlike in length for one."""
     if abs(guidance - 1) < 1e-9:
         return predict(models, x, sigma, cond)
-    if not prompt.fit_one_batch(cond.context, uncond.context):
+    if not is_batched or not prompt.fit_one_batch(cond.context, uncond.context):
         without = predict(models, x, sigma, uncond)
         check()
         with_prompt = predict(models, x, sigma, cond)
@@ -91,22 +119,68 @@ def predict(models: StillModels, x: Tensor, sigma: float, told: Conditioning) ->
     return models.spacing.denoised(x, output.to(x.dtype), sigma)
 
 
-def decode(vae: torch.nn.Module, latents: Tensor, chunk: int = 1, steps: Steps | None = None) -> np.ndarray:
-    """Latents (n, 4, h, w) of unit spread to pictures (n, 8h, 8w, 3), float32 in 0..1; `chunk` at a time, or as a temporal decoder
-    needs it."""
+def decode(
+    vae: torch.nn.Module,
+    latents: Tensor,
+    steps: Steps | None = None,
+    relief: Relief | None = None,
+    idle: tuple[torch.nn.Module, ...] = (),
+) -> np.ndarray:
+    """Latents (n, 4, h, w) of unit spread to pictures (n, 8h, 8w, 3), float32 in 0..1: one by one, or as many together as a temporal
+    decoder is to see. `idle`: models that may leave the device if memory runs out."""
     from diffusers import AutoencoderKLTemporalDecoder
 
-    is_temporal = isinstance(vae, AutoencoderKLTemporalDecoder)
-    pictures = []
-    for part in evenly(latents, TEMPORAL_CHUNK) if is_temporal else latents.split(chunk):
-        for _ in range(len(part) if steps else 0):
-            steps()
-        together = {"num_frames": len(part)} if is_temporal else {}
-        pixels = vae.decode((part / vae.config.scaling_factor).to(vae.dtype), **together).sample
+    relief, is_temporal = relief or Relief(), isinstance(vae, AutoencoderKLTemporalDecoder)
+    phase, smaller = "decoding" if steps else "still", fewer_together if is_temporal else smaller_tile
+    pictures, left = [], latents
+    while len(left):  # after each piece anew: the next may have to be smaller
+        if steps:
+            steps.reach(len(latents) - len(left))
+        part, pixels = relief(phase, partial(_decode_next, vae, left, is_temporal), smaller, idle=idle)
+        left = left[len(part) :]
         pictures.append(pixels.float().add(1).div(2).clamp(0, 1).permute(0, 2, 3, 1).cpu())
     return torch.cat(pictures).numpy()
 
 
-def evenly(x: Tensor, most: int) -> tuple[Tensor, ...]:
-    """Parts of nearly the same length, `most` at most; so no frame is left alone at the end."""
-    return x.tensor_split(-(-len(x) // most))
+def _decode_next(vae: torch.nn.Module, latents: Tensor, is_temporal: bool, plan: Plan) -> tuple[Tensor, Tensor]:
+    """The latents that are decoded in this piece, from the first on, and their pixels (n, 3, 8h, 8w) in -1..1."""
+    part = latents.tensor_split(-(-len(latents) // plan.together))[0] if is_temporal else latents[:1]  # of like length: none is left alone
+    together = {"num_frames": len(part)} if is_temporal else {}
+
+    def pixels(z: Tensor) -> Tensor:
+        return vae.decode((z / vae.config.scaling_factor).to(vae.dtype), **together).sample
+
+    return part, in_tiles(pixels, part, plan.tile) if plan.tile else pixels(part)
+
+
+def in_tiles(decode: Callable[[Tensor], Tensor], latents: Tensor, tile: int) -> Tensor:
+    """`decode` of (n, 4, h, w) to (n, 3, 8h, 8w), a square of `tile` latents at a time; where tiles overlap one fades into the next.
+    Not quite the same picture: what normalises over a whole picture normalises over a tile."""
+    h, w = latents.shape[2:]
+    out = weight = None
+    for top in _starts(h, tile):
+        for left in _starts(w, tile):
+            piece = decode(latents[:, :, top : top + tile, left : left + tile]).float()
+            if out is None:
+                out = piece.new_zeros(len(latents), piece.shape[1], 8 * h, 8 * w)
+                weight = out.new_zeros(8 * h, 8 * w)
+            fade = _ramp(piece.shape[2], tile, piece)[:, None] * _ramp(piece.shape[3], tile, piece)
+            place = (slice(8 * top, 8 * top + piece.shape[2]), slice(8 * left, 8 * left + piece.shape[3]))
+            out[:, :, *place] += piece * fade
+            weight[place] += fade
+    return out / weight
+
+
+def _starts(length: int, tile: int) -> list[int]:
+    """Where tiles begin: evenly, the last one at the end, each overlapping the one before by a quarter at least."""
+    if length <= tile:
+        return [0]
+    count = -(-(length - tile) // round(tile * (1 - TILE_OVERLAP))) + 1
+    return [round(k * (length - tile) / (count - 1)) for k in range(count)]
+
+
+def _ramp(length: int, tile: int, like: Tensor) -> Tensor:
+    """Weights of a tile's pixels along one side: rising over the overlap, falling at the other end."""
+    width = 8 * tile * TILE_OVERLAP
+    distance = torch.minimum(torch.arange(length, device=like.device), torch.arange(length - 1, -1, -1, device=like.device)) + 0.5
+    return (distance / width).clamp(max=1)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,13 @@ import numpy as np
 from pipelines import checkpoints, encode, memory, metadata, picture
 from pipelines.filenames import NumberedName, check_room, next_name
 from pipelines.image_to_video import generator_left_by, image_to_video
-from pipelines.parameters import FileSettings, MotionSettings, StillSettings, check
+from pipelines.parameters import AUTOMATIC, FileSettings, MachineSettings, MotionSettings, StillSettings, check
+from pipelines.pieces import Plan, fewer_stay
 from pipelines.progress import IsCanceled, Progress, Report, Steps, never, silent
+from pipelines.shelf import Shelf, file_key
 from pipelines.text_to_image import text_to_image
 from workflows.comfy_graph import film_graph
+from workflows.demand import relief_for
 
 
 @dataclass(frozen=True)
@@ -32,16 +37,18 @@ class Film:
 
 @dataclass(frozen=True)
 class FilmResult:
-    """What came out: `files` by kind (png, webp, mp4, settings), `seconds` by stage."""
+    """What came out: `files` by kind (png, webp, mp4, settings), `seconds` by stage. `notes`: what the person should know, a line each."""
 
     files: dict[str, str]
     seeds: dict[str, int]
     seconds: dict[str, float]
     checkpoints: dict[str, str]
     placement: dict[str, str]
+    notes: list[str]
 
     def document(self) -> dict[str, Any]:
-        return {"files": self.files, "seeds": self.seeds, "seconds": self.seconds, "checkpoints": self.checkpoints, **self.placement}
+        """As one JSON object, the placement's entries beside the others."""
+        return {name: value for name, value in vars(self).items() if name != "placement"} | self.placement
 
 
 class StageClock:
@@ -68,50 +75,62 @@ class StageClock:
 def make_film(
     film: Film,
     data_dir: Path,
+    machine: MachineSettings = AUTOMATIC,
     *,
-    device: str = "auto",
-    attention: str = "auto",
     report: Report = silent,
     is_canceled: IsCanceled = never,
+    shelf: Shelf | None = None,
 ) -> FilmResult:
-    """Make the film and write PNG, WEBP, MP4 and a JSON with its settings into `<data_dir>/output`.
+    """Make the film and write PNG, WEBP, MP4 and a JSON with its settings into `<data_dir>/output`. Models stay on the shelf, if there
+    is one, for the next film.
 
     Everything is checked before any work starts. Raises InputError for a value, CheckpointError for a model, UnreadableFileError for
-    the picture, StorageError for the directory, EncodingError if a file would not read back, Canceled. Nothing half-written stays.
+    the picture, StorageError for the directory, MemoryExhaustedError, EncodingError if a file would not read back, Canceled. Nothing
+    half-written stays.
     """
     # 1. Check everything that can be checked.
-    for settings in (film.motion, film.file, *([] if film.image else [film.still])):
+    for settings in (film.motion, film.file, machine, *([] if film.image else [film.still])):
         check(settings)
     models_dir, output_dir = data_dir / "models", data_dir / "output"
     image = picture.read_picture(film.image) if film.image else None
-    motion_path = checkpoints.find_checkpoint(film.motion.checkpoint, models_dir)
-    checkpoints.read_header(motion_path, "motion")
+    headers = {"motion": checkpoints.read_header(checkpoints.find_checkpoint(film.motion.checkpoint, models_dir), "motion")}
     if image is None:
         still_files = checkpoints.find_still_files(film.still, models_dir)
+        headers["still"] = checkpoints.read_header(still_files.checkpoint, "still")
     names = _names(film, output_dir, image)
     check_room(names[0].folder, _most_bytes(film, image))
-    placement = memory.choose_placement(device, attention)
-    clock = StageClock(report)
-    loading = Steps("loading", 1 if film.image else 2, clock, is_canceled)
 
-    with memory.readable_memory_errors():
-        # 2. Stage one: the still.
+    # 2. What it runs on, and how it is cut to fit.
+    placement = memory.choose_placement(machine.device, machine.attention, machine.dtype)
+    memory.limit(placement.device, machine.vram_limit)
+    relief, shelf = relief_for(film, headers, placement, machine), shelf or Shelf()
+    clock = StageClock(report)
+
+    def models(kind: str, load: Callable[..., Any], others: Sequence[tuple[Path, float]] = ()) -> Any:
+        path = headers[kind].path
+
+        def loaded(plan: Plan) -> Any:
+            key = file_key(path, placement, plan.residence, *(file_key(*other) for other in others))
+            relief.spare = lambda: shelf.drop_others(key)
+            return shelf.take(key, lambda: load(path, placement, clock, is_canceled, plan.residence))
+
+        return relief("loading", loaded, fewer_stay)
+
+    with relief.guard():
+        # 3. Stage one: the still.
         after_still = None
         if image is None:
-            loading()
-            still_models = checkpoints.load_still(still_files.checkpoint, placement, still_files.vae, still_files.loras)
-            image = text_to_image(still_models, film.still, clock, is_canceled)
-            del still_models
+            load = partial(checkpoints.load_still, vae=still_files.vae, loras=still_files.loras)
+            image = text_to_image(models("still", load, still_files.others()), film.still, clock, is_canceled, relief)
             after_still = generator_left_by(film.still)
 
-        # 3. Stage two: the motion.
-        loading()
-        models = checkpoints.load_motion(motion_path, placement)
-        frames = image_to_video(models, image, film.motion, clock, is_canceled, after_still)
-        del models
+        # 4. Stage two: the motion.
+        frames = image_to_video(models("motion", checkpoints.load_motion), image, film.motion, clock, is_canceled, after_still, relief)
 
-    # 4. The files.
-    files = _write(film, image, frames, names, placement.describe(), Steps("encoding", 3, clock, is_canceled))
+        # 5. The files.
+        relief.spare = shelf.drop_others
+        writing = partial(Steps, "encoding", 3, clock, is_canceled)
+        files = relief("encoding", lambda _: _write(film, image, frames, names, placement.describe(), writing()))
     clock.stop()
     stages = {"motion": film.motion} if film.image else {"still": film.still, "motion": film.motion}
     return FilmResult(
@@ -119,7 +138,8 @@ def make_film(
         seeds={name: stage.seed for name, stage in stages.items()},
         seconds=clock.seconds,
         checkpoints={name: stage.checkpoint for name, stage in stages.items()},
-        placement=placement.describe(),
+        placement=placement.describe() | {"memory": relief.plan.reason},
+        notes=relief.notes,
     )
 
 

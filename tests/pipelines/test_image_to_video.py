@@ -135,7 +135,16 @@ def test_without_guidance_the_model_is_asked_once(models: MotionModels, still: n
     conditioning = condition(models, still, SETTINGS)
     x = initial_noise((4, 4, 6, 8), 1)
     alone = predict(models, x[None], 2.0, conditioning.embedding, conditioning.latent, conditioning.ids)[0]
-    assert torch.equal(guided(models, x, 2.0, conditioning, torch.ones(4, 1, 1, 1), is_guided=False), alone)
+    assert torch.equal(guided(models, x, 2.0, conditioning, torch.ones(4, 1, 1, 1)), alone)
+
+
+@torch.inference_mode()
+def test_one_pass_at_a_time_gives_what_both_give_together(models: MotionModels, still: np.ndarray) -> None:
+    conditioning, x, asked = condition(models, still, SETTINGS), initial_noise((4, 4, 6, 8), 1), []
+    both = guided(models, x, 2.0, conditioning, guidance_scale(SETTINGS))
+    alone = guided(models, x, 2.0, conditioning, guidance_scale(SETTINGS), lambda: asked.append(True), is_batched=False)
+    assert (both - alone).abs().max() < 1e-5
+    assert asked == [True]
 
 
 def test_a_still_of_another_shape_is_cropped_in_the_middle() -> None:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
 
-from errors import InputError, MemoryExhaustedError, UnknownNameError
+from errors import InputError, UnknownNameError
 from pipelines import memory
-from pipelines.memory import choose_placement
+from pipelines.memory import ONE_STAYS, STREAMED, choose_placement, on_device, place, stream
 
 
 @pytest.fixture
@@ -44,19 +45,6 @@ def test_a_card_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(InputError, match="There is no cuda:2 device"):
         choose_placement("cuda:2")
-
-
-@pytest.mark.parametrize(
-    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
-)
-def test_every_lack_of_memory_is_said_in_one_way(error: Exception) -> None:
-    with pytest.raises(MemoryExhaustedError, match="smaller size or fewer frames"), memory.readable_memory_errors():
-        raise error
-
-
-def test_other_errors_stay_what_they_are() -> None:
-    with pytest.raises(RuntimeError, match="sizes do not match"), memory.readable_memory_errors():
-        raise RuntimeError("sizes do not match")
 
 
 def test_unknown_names_are_answered_with_the_known() -> None:
@@ -102,3 +90,102 @@ def test_a_broken_xformers_is_left_alone_and_the_reason_said(monkeypatch: pytest
     placement = choose_placement()
     assert placement.attention == "sdpa"
     assert "xformers does not work" in placement.reason
+
+
+@pytest.mark.usefixtures("ampere")
+@pytest.mark.parametrize(
+    ("asked", "network", "vae"), [("float32", torch.float32, torch.float32), ("float16", torch.float16, torch.bfloat16)]
+)
+def test_a_precision_that_is_asked_for_is_taken(asked: str, network: torch.dtype, vae: torch.dtype) -> None:
+    placement = choose_placement("cuda", "sdpa", asked)
+    assert (placement.dtype, placement.vae_dtype) == (network, vae)
+    assert f"{asked} as asked" in placement.reason
+
+
+@pytest.mark.usefixtures("ampere")
+@pytest.mark.parametrize("card", ["NVIDIA GeForce GTX 1660 Ti", "NVIDIA T600 Laptop GPU"])
+def test_cards_that_fail_in_half_precision_get_float32(card: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: card)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    placement = choose_placement("cuda", "sdpa")
+    assert placement.dtype == placement.vae_dtype == torch.float32
+    assert "float16 fails on this card" in placement.reason
+
+
+class Moved(torch.nn.Linear):
+    """Says that it is where it was moved to: there is no second device here."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+        self.moves, self.fails = [], False
+
+    def parameters(self, recurse: bool = True):
+        where = self.moves[-1] if self.moves else torch.device("cpu")
+        yield types.SimpleNamespace(device=where)
+
+    def to(self, device: torch.device) -> Moved:
+        self.moves.append(torch.device(device))
+        if self.fails and self.moves[-1].type != "cpu":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self
+
+
+CARD = torch.device("meta")
+
+
+def test_a_model_comes_for_its_work_and_leaves_after_it() -> None:
+    model = Moved()
+    with on_device(model, CARD):
+        assert model.moves == [CARD]
+    assert model.moves[-1].type == "cpu"
+    with pytest.raises(KeyError), on_device(model, CARD):
+        raise KeyError
+    assert model.moves[-1].type == "cpu"
+
+
+def test_a_model_that_is_there_stays_and_one_that_does_not_fit_goes_back_whole() -> None:
+    model = Moved()
+    model.moves.append(CARD)
+    with on_device(model, CARD):
+        pass
+    assert model.moves == [CARD]
+    model = Moved()
+    model.fails = True
+    with pytest.raises(torch.OutOfMemoryError), on_device(model, CARD):
+        pass
+    assert model.moves[-1].type == "cpu"
+
+
+def test_weights_wait_at_home() -> None:
+    placement = choose_placement("cpu")
+    assert placement.home("all") == placement.device
+    assert placement.home(ONE_STAYS) == placement.home(STREAMED) == torch.device("cpu")
+
+
+@torch.inference_mode()
+def test_a_streamed_model_computes_the_same() -> None:
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        block_out_channels=(8, 16), norm_num_groups=4, cross_attention_dim=8, attention_head_dim=2, layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    given = torch.randn(1, 4, 8, 8), torch.tensor(5.0), torch.randn(1, 3, 8)
+    before = unet(*given).sample
+    place(unet, choose_placement("cpu"), STREAMED)
+    assert torch.equal(unet(*given).sample, before)
+    assert not stream(unet, torch.device("cpu"))  # it is already
+    with on_device(unet, CARD):  # which brings its layers itself
+        assert unet.conv_in.weight.device.type == "cpu"
+
+
+def test_the_host_has_what_its_control_group_leaves_it(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   2000 kB\n")
+    assert memory._free_host_bytes(tmp_path / "meminfo", tmp_path) == 2000 * 1024
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("100\n")
+    assert memory._free_host_bytes(tmp_path / "meminfo", tmp_path) == 2000 * 1024
+    (tmp_path / "memory.max").write_text("1100\n")
+    assert memory._free_host_bytes(tmp_path / "meminfo", tmp_path) == 1000
+    assert memory._free_host_bytes(tmp_path / "none", tmp_path / "none") == 0

@@ -13,10 +13,11 @@ from pipelines import prompt
 from pipelines.checkpoints import StillModels, load_still
 from pipelines.memory import choose_placement
 from pipelines.parameters import StillSettings
+from pipelines.pieces import Plan, Relief
 from pipelines.progress import Progress
 from pipelines.sampling import initial_noise
 from pipelines.schedules import make_sigmas
-from pipelines.text_to_image import condition, decode, guided, predict, text_to_image
+from pipelines.text_to_image import condition, decode, guided, in_tiles, predict, text_to_image
 
 SETTINGS = StillSettings(prompt="a (red:1.3) boat", negative_prompt="rain", width=64, height=48, steps=3, guidance=4.0, seed=5)
 
@@ -96,6 +97,44 @@ def test_cancel_stops_before_the_next_model_call(models: StillModels) -> None:
 
 
 @torch.inference_mode()
-def test_decoding_in_chunks_changes_nothing(models: StillModels) -> None:
+def test_pictures_are_decoded_each_alone(models: StillModels) -> None:
     latents = initial_noise((5, 4, 4, 4), 3)
-    assert np.abs(decode(models.vae, latents, chunk=5) - decode(models.vae, latents, chunk=2)).max() < 1e-5
+    together = models.vae.decode(latents / 0.18215).sample.add(1).div(2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    assert np.abs(decode(models.vae, latents) - together).max() < 1e-5
+
+
+def test_stable_diffusion_xl_makes_the_same_still_in_one_pass_and_streamed(tiny_xl: Path) -> None:
+    """Both text encoders come and go, and each pass has its own pooled vector."""
+    stills = []
+    for plan in (Plan(), Plan("one", is_batched=False), Plan("streamed", is_batched=False)):
+        models = load_still(tiny_xl, choose_placement("cpu"), residence=plan.residence)
+        stills.append(text_to_image(models, SETTINGS, relief=Relief(plan, torch.device("cpu"))))
+    assert all(np.abs(still - stills[0]).max() < 1e-5 for still in stills)
+    assert stills[0].std() > 0.01
+    other = text_to_image(models, dataclasses.replace(SETTINGS, negative_prompt="snow"))
+    assert not np.array_equal(other, stills[-1])
+
+
+@torch.inference_mode()
+def test_one_pass_at_a_time_gives_what_both_give_together(models: StillModels) -> None:
+    cond, uncond = (condition(models, text, SETTINGS) for text in ("a boat", ""))
+    x, asked = initial_noise((1, 4, 6, 8), 1), []
+    both = guided(models, x, 2.0, cond, uncond, 3.0)
+    alone = guided(models, x, 2.0, cond, uncond, 3.0, lambda: asked.append(True), is_batched=False)
+    assert (both - alone).abs().max() < 1e-5
+    assert asked == [True]
+
+
+@pytest.mark.parametrize("size", [(16, 16), (20, 44), (64, 17)])
+def test_tiles_put_a_picture_together_again(size: tuple[int, int]) -> None:
+    """A decoder that only enlarges: every tile says the same of a pixel, so the seams must vanish."""
+    latents = torch.rand(2, 3, *size)
+    enlarge = lambda z: torch.nn.functional.interpolate(z, scale_factor=8, mode="nearest")  # noqa: E731
+    seen = []
+
+    def decode_tile(z: torch.Tensor) -> torch.Tensor:
+        seen.append(z.shape)
+        return enlarge(z)
+
+    assert (in_tiles(decode_tile, latents, 16) - enlarge(latents)).abs().max() < 1e-5
+    assert max(max(shape[2:]) for shape in seen) == 16

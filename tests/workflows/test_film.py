@@ -2,21 +2,29 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import gc
+import io
+import pkgutil
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 from safetensors.torch import save_file
 
-from errors import Canceled, CheckpointError, InputError, StorageError, UnknownNameError
-from pipelines import filenames
+from errors import Canceled, CheckpointError, InputError, MemoryExhaustedError, StorageError, UnknownNameError
+from pipelines import checkpoints, filenames
+from pipelines.checkpoints import load_still
+from pipelines.memory import choose_placement
 from pipelines.metadata import read_settings, settings_in
-from pipelines.parameters import FileSettings, MotionSettings, StillSettings
+from pipelines.parameters import FileSettings, MachineSettings, MotionSettings, StillSettings
 from pipelines.progress import Progress
+from pipelines.shelf import Shelf
 from workflows.film import Film, StageClock, make_film
 
+CPU = MachineSettings(device="cpu")
 TINY = {"checkpoint": "tiny_still.safetensors", "width": 64, "height": 48, "steps": 2}
 FILM = Film(
     StillSettings(prompt="a red boat", seed=2**63 + 1, **TINY),
@@ -24,13 +32,30 @@ FILM = Film(
     FileSettings(prefix="boat"),
 )
 
+EXACT = dataclasses.replace(FILM, file=dataclasses.replace(FILM.file, webp_lossless=True))
+
+
+@pytest.fixture(scope="module")
+def usual(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What comes out when nothing goes wrong, by kind."""
+    data_dir = tmp_path_factory.mktemp("usual")
+    (data_dir / "models").symlink_to(tiny_models)
+    result = make_film(EXACT, data_dir, CPU)
+    return {kind: Path(result.files[kind]).read_bytes() for kind in ("png", "webp", "mp4")}
+
+
+def pixels(webp: bytes) -> np.ndarray:
+    """(frames, height, width, 3), in whole numbers that can be subtracted."""
+    with Image.open(io.BytesIO(webp)) as film:
+        return np.stack([np.asarray(frame.convert("RGB"), int) for frame in ImageSequence.Iterator(film)])
+
 
 def output(data_dir: Path) -> list[str]:
     return sorted(path.name for path in (data_dir / "output").rglob("*") if path.is_file())
 
 
 def test_a_film_is_four_files_numbered_as_comfyui_does(data_dir: Path) -> None:
-    result = make_film(FILM, data_dir, device="cpu")
+    result = make_film(FILM, data_dir, CPU)
     assert output(data_dir) == ["boat_00001_.png", "boat_00002_.webp", "boat_00003.mp4", "boat_00003.mp4.json"]
     assert {Path(path).name for path in result.files.values()} == set(output(data_dir))
     assert result.seeds == {"still": 2**63 + 1, "motion": 7}
@@ -39,7 +64,7 @@ def test_a_film_is_four_files_numbered_as_comfyui_does(data_dir: Path) -> None:
 
 
 def test_every_file_carries_every_setting_and_the_workflow(data_dir: Path) -> None:
-    result = make_film(FILM, data_dir, device="cpu")
+    result = make_film(FILM, data_dir, CPU)
     for path in result.files.values():
         settings = read_settings(Path(path))
         assert settings["stillmotion"]["still"] == dataclasses.asdict(FILM.still)
@@ -56,8 +81,11 @@ def test_loras_change_the_still_and_are_kept_in_the_files(data_dir: Path, tmp_pa
     lora = {"lora_unet_conv_in.lora_up.weight": up, "lora_unet_conv_in.lora_down.weight": down}
     save_file({name: x.contiguous() for name, x in lora.items()}, models / "loras" / "anime" / "soft.safetensors")
     films = {strength: dataclasses.replace(FILM.still, loras=f"anime/soft:{strength}") for strength in ("0.0", "2.5")}
-    made = {strength: make_film(dataclasses.replace(FILM, still=still), models.parent, device="cpu") for strength, still in films.items()}
-    plain = make_film(FILM, data_dir, device="cpu")
+    shelf = Shelf(2**30)  # what was loaded with one strength does not serve another
+    made = {
+        strength: make_film(dataclasses.replace(FILM, still=still), models.parent, CPU, shelf=shelf) for strength, still in films.items()
+    }
+    plain = make_film(FILM, data_dir, CPU)
     pixels = {name: np.asarray(Image.open(result.files["png"])) for name, result in (made | {"": plain}).items()}
     assert np.array_equal(pixels["0.0"], pixels[""])
     assert not np.array_equal(pixels["2.5"], pixels[""])
@@ -68,7 +96,7 @@ def test_loras_change_the_still_and_are_kept_in_the_files(data_dir: Path, tmp_pa
 
 def test_the_privacy_switch_leaves_nothing_in_the_files(data_dir: Path) -> None:
     film = dataclasses.replace(FILM, file=dataclasses.replace(FILM.file, metadata=False))
-    result = make_film(film, data_dir, device="cpu")
+    result = make_film(film, data_dir, CPU)
     assert set(result.files) == {"png", "webp", "mp4"}
     for path in result.files.values():
         assert settings_in(Path(path)) == {}
@@ -76,10 +104,10 @@ def test_the_privacy_switch_leaves_nothing_in_the_files(data_dir: Path) -> None:
 
 
 def test_what_the_settings_say_can_be_made_again(data_dir: Path) -> None:
-    first = make_film(FILM, data_dir, device="cpu")
+    first = make_film(FILM, data_dir, CPU)
     settings = read_settings(Path(first.files["mp4"]))["stillmotion"]
     again = Film(StillSettings(**settings["still"]), MotionSettings(**settings["motion"]), FileSettings(**settings["file"]))
-    second = make_film(again, data_dir, device="cpu")
+    second = make_film(again, data_dir, CPU)
     for kind in ("png", "webp", "mp4"):
         assert Path(first.files[kind]).read_bytes() == Path(second.files[kind]).read_bytes()
 
@@ -88,7 +116,7 @@ def test_a_picture_skips_stage_one(data_dir: Path, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "mine.png")
     told: list[Progress] = []
-    result = make_film(dataclasses.replace(FILM, image=tmp_path / "mine.png"), data_dir, device="cpu", report=told.append)
+    result = make_film(dataclasses.replace(FILM, image=tmp_path / "mine.png"), data_dir, CPU, report=told.append)
     assert {progress.stage for progress in told} == {"loading", "motion", "decoding", "encoding"}
     assert read_settings(Path(result.files["mp4"]))["prompt"]["8"]["inputs"] == {"image": "mine.png"}
     with Image.open(result.files["png"]) as png:
@@ -112,7 +140,7 @@ def test_a_picture_skips_stage_one(data_dir: Path, tmp_path: Path) -> None:
 def test_everything_is_checked_before_any_work_starts(data_dir: Path, change: dict, error: type[Exception]) -> None:
     told: list[Progress] = []
     with pytest.raises(error):
-        make_film(dataclasses.replace(FILM, **change), data_dir, device="cpu", report=told.append)
+        make_film(dataclasses.replace(FILM, **change), data_dir, CPU, report=told.append)
     assert not told
     assert not (data_dir / "output").exists() or not output(data_dir)
 
@@ -122,9 +150,7 @@ def test_everything_is_checked_before_any_work_starts(data_dir: Path, change: di
 def test_cancel_in_any_stage_leaves_no_file(data_dir: Path, stage: str, step: int) -> None:
     told: list[Progress] = []
     with pytest.raises(Canceled):
-        make_film(
-            FILM, data_dir, device="cpu", report=told.append, is_canceled=lambda: any(p.stage == stage and p.step >= step for p in told)
-        )
+        make_film(FILM, data_dir, CPU, report=told.append, is_canceled=lambda: any(p.stage == stage and p.step >= step for p in told))
     assert told[-1].stage == stage
     assert output(data_dir) == []
 
@@ -142,7 +168,7 @@ def test_a_disk_that_fills_while_writing_leaves_no_file(data_dir: Path, failing:
 
     monkeypatch.setattr(filenames.os, "link", full)
     with pytest.raises(StorageError, match=r"is full\. Free some space"):
-        make_film(FILM, data_dir, device="cpu")
+        make_film(FILM, data_dir, CPU)
     assert output(data_dir) == []
 
 
@@ -151,7 +177,7 @@ def test_a_full_disk_is_said_before_the_work(data_dir: Path, monkeypatch: pytest
     monkeypatch.setattr(filenames.shutil, "disk_usage", lambda path: usage._replace(free=2**20))
     told: list[Progress] = []
     with pytest.raises(StorageError, match=r"has 1 MiB left, but this film may need \d+"):
-        make_film(FILM, data_dir, device="cpu", report=told.append)
+        make_film(FILM, data_dir, CPU, report=told.append)
     assert not told
     assert output(data_dir) == []
 
@@ -169,3 +195,99 @@ def test_the_clock_gives_every_second_to_the_stage_told_last(monkeypatch: pytest
     clock(Progress("motion", 0, 1))  # 12.5
     assert clock.seconds == {"loading": 2.0, "still": 7.0}
     assert len(told) == 5
+
+
+# Where each phase calls PyTorch; the n-th call fails.
+PHASES = {
+    "loading the still": ("pipelines.weights._read", 1),
+    "loading the motion": ("pipelines.weights._read", 150),
+    "the prompt": ("transformers.CLIPTextModel.forward", 1),
+    "sampling the still": ("diffusers.UNet2DConditionModel.forward", 2),
+    "decoding the still": ("diffusers.AutoencoderKL.decode", 1),
+    "seeing the still": ("transformers.CLIPVisionModelWithProjection.forward", 1),
+    "encoding the still": ("diffusers.AutoencoderKL.encode", 1),
+    "sampling the motion": ("diffusers.UNetSpatioTemporalConditionModel.forward", 2),
+    "decoding the motion": ("diffusers.AutoencoderKL.decode", 3),
+    "writing the files": ("pipelines.encode.save_webp", 1),
+}
+
+
+class Failing:
+    """In the place of a function: memory runs out at its `at`-th call and, with `for_ever`, at each after it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, phase: str, *, for_ever: bool) -> None:
+        place, self.at = PHASES[phase]
+        self.real, self.for_ever, self.calls = pkgutil.resolve_name(place), for_ever, 0
+        failing = self
+
+        def call(*args: object, **options: object) -> object:
+            failing.calls += 1
+            if failing.calls == failing.at or (failing.for_ever and failing.calls > failing.at):
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+            return failing.real(*args, **options)
+
+        monkeypatch.setattr(place, call)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_memory_that_runs_out_once_costs_a_note_and_no_film(
+    data_dir: Path, usual: dict[str, bytes], phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = Shelf(2**30)  # holds a model of another film: something that can be freed
+    shelf.take("another", lambda: load_still(data_dir / "models" / "checkpoints" / TINY["checkpoint"], choose_placement("cpu")))
+    failing = Failing(monkeypatch, phase, for_ever=False)
+    result = make_film(EXACT, data_dir, CPU, shelf=shelf)
+    assert failing.calls > failing.at
+    assert len(result.notes) == 1
+    assert result.notes[0].startswith("Memory ran out while")
+    assert {kind: Path(result.files[kind]).read_bytes() for kind in usual} == usual  # what could be freed was enough: not a bit differs
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_memory_that_stays_out_ends_with_what_would_fit_and_leaves_nothing(
+    data_dir: Path, phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Failing(monkeypatch, phase, for_ever=True)
+    shelf, built, build = Shelf(0), [], checkpoints._build
+
+    def recorded(*args: object) -> torch.nn.Module:
+        model = build(*args)
+        built.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(checkpoints, "_build", recorded)
+    with pytest.raises(MemoryExhaustedError, match=r"Memory ran out while .* smallest pieces\. What should fit: \d+x\d+ pixels"):
+        make_film(FILM, data_dir, CPU, shelf=shelf)
+    monkeypatch.undo()
+    gc.collect()
+    shelf.drop_others()
+    assert built
+    assert all(reference() is None for reference in built)
+    assert output(data_dir) == []
+    assert make_film(FILM, data_dir, CPU, shelf=shelf).notes == []
+
+
+def test_sampling_goes_on_one_pass_at_a_time_from_where_it_was(
+    data_dir: Path, usual: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = Failing(monkeypatch, "sampling the motion", for_ever=False)
+    result = make_film(EXACT, data_dir, CPU)
+    assert failing.calls == 1 + 1 + 2  # one step, the failed try, then the second step pass after pass
+    assert result.notes == ["Memory ran out while the motion was made; it went on with one pass of the model at a time."]
+    assert np.abs(pixels(usual["webp"]) - pixels(Path(result.files["webp"]).read_bytes())).max() <= 1
+
+
+def test_models_stay_for_the_next_film_while_the_budget_allows(data_dir: Path) -> None:
+    shelf, told = Shelf(2**30), []
+    first = make_film(FILM, data_dir, CPU, shelf=shelf)
+    second = make_film(FILM, data_dir, CPU, shelf=shelf, report=told.append)
+    assert "loading" not in {progress.stage for progress in told}
+    for kind in ("png", "webp", "mp4"):
+        assert Path(first.files[kind]).read_bytes() == Path(second.files[kind]).read_bytes()
+
+
+@pytest.mark.parametrize("vram", ["high", "medium", "low"])
+def test_every_memory_level_makes_the_same_film(data_dir: Path, usual: dict[str, bytes], vram: str) -> None:
+    result = make_film(EXACT, data_dir, dataclasses.replace(CPU, vram=vram))
+    assert result.document()["memory"].endswith("as asked")
+    assert np.abs(pixels(usual["webp"]) - pixels(Path(result.files["webp"]).read_bytes())).max() <= 1

@@ -1,0 +1,60 @@
+"""Loaded models, kept for the next film."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+T = TypeVar("T")
+
+
+class Shelf:
+    """What was loaded stays until `budget_bytes` are exceeded; then what was used longest ago goes. The newest always stays."""
+
+    def __init__(self, budget_bytes: int = 0) -> None:
+        self.budget_bytes = budget_bytes
+        self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+
+    def take(self, key: Hashable, load: Callable[[], T]) -> T:
+        """What is kept under the key, or else what `load` gives."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key][0]
+        self._shrink(0)
+        models = load()
+        self._kept[key] = models, bytes_of(models)
+        self._shrink(1)
+        return models
+
+    def drop_others(self, key: Hashable = None) -> bool:
+        """Let go of everything else, or of all. False if there was nothing."""
+        others = [kept for kept in self._kept if kept != key]
+        for kept in others:
+            del self._kept[kept]
+        return bool(others)
+
+    @property
+    def bytes(self) -> int:
+        return sum(size for _, size in self._kept.values())
+
+    def _shrink(self, least: int) -> None:
+        while len(self._kept) > least and self.bytes > self.budget_bytes:
+            self._kept.popitem(last=False)
+
+
+def bytes_of(models: Any) -> int:
+    """Of all weights of the modules in a dataclass of models; what two of them share counts once."""
+    modules = [value for value in vars(models).values() if isinstance(value, nn.Module)]
+    storages = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for module in modules for p in module.parameters()}
+    return sum(storages.values())
+
+
+def file_key(path: Path, *settings: Hashable) -> Hashable:
+    """Changes when the file, or a file of the folder, is replaced."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    stamps = tuple((str(file), status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()])
+    return (stamps, *settings)

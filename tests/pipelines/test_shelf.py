@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipelines.shelf import Shelf, bytes_of, file_key
+
+
+@dataclass
+class Models:
+    net: nn.Module
+    name: str = "x"
+
+
+def models(numbers: int) -> Models:
+    return Models(nn.Linear(numbers, 1, bias=False))  # 4 bytes each
+
+
+def test_what_was_loaded_is_not_loaded_again() -> None:
+    shelf = Shelf(1000)
+    first = shelf.take("a", lambda: models(10))
+    assert shelf.take("a", lambda: models(10)) is first
+    assert shelf.bytes == 40
+
+
+def test_what_was_used_longest_ago_goes_first() -> None:
+    shelf = Shelf(100)
+    for key in ("a", "b", "a", "c"):
+        shelf.take(key, lambda: models(10))
+    loaded: list[str] = []
+    for key in ("c", "a", "b"):
+        shelf.take(key, lambda key=key: loaded.append(key) or models(1))
+    assert loaded == ["b"]
+
+
+def test_the_newest_stays_even_if_it_is_too_large_and_is_gone_before_the_next_is_loaded() -> None:
+    shelf, seen = Shelf(0), []
+    shelf.take("a", lambda: models(10))
+    assert shelf.bytes == 40
+
+    def load() -> Models:
+        seen.append(shelf.bytes)
+        return models(5)
+
+    shelf.take("b", load)
+    assert (seen, shelf.bytes) == ([0], 20)
+
+
+def test_everything_else_can_be_dropped() -> None:
+    shelf = Shelf(1000)
+    for key in ("a", "b"):
+        shelf.take(key, lambda: models(10))
+    assert shelf.drop_others("b")
+    assert shelf.bytes == 40
+    assert not shelf.drop_others("b")
+    assert shelf.drop_others()
+    assert shelf.bytes == 0
+
+
+def test_shared_weights_count_once() -> None:
+    net = nn.Linear(10, 1, bias=False)
+    assert bytes_of(Models(nn.ModuleList([net, net]))) == 40
+
+
+def test_a_replaced_file_is_another_key(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(b"1")
+    before = file_key(file, torch.float32)
+    assert before == file_key(file, torch.float32) != file_key(file, torch.float16)
+    os.utime(file, ns=(1, 1))
+    assert file_key(file, torch.float32) != before
+    inside = file_key(tmp_path)
+    file.write_bytes(b"22")
+    assert file_key(tmp_path) != inside
