@@ -32,6 +32,7 @@ from pipelines.image_to_video import image_to_video
 from pipelines.ldm import locate
 from pipelines.memory import choose_placement
 from pipelines.parameters import MotionSettings, StillSettings
+from pipelines.progress import Progress, Steps, never
 from pipelines.text_to_image import condition, decode, predict, text_to_image
 from tests.conftest import TINY_XL_TEXT, TINY_XL_TEXT_2, TINY_XL_UNET, TINY_XL_VAE
 
@@ -490,10 +491,10 @@ def test_a_file_of_the_other_stage_is_refused_by_its_header(tiny: dict, tmp_path
 @torch.inference_mode()
 def test_a_temporal_decoder_sees_several_frames_together_and_none_alone(tiny: dict) -> None:
     vae, latents = tiny["svd_temporal"]["vae"], torch.randn(9, 4, 2, 3, generator=torch.Generator().manual_seed(1)) * 0.18215
-    told = []
-    frames = decode(vae, latents, steps=lambda: told.append(1))
+    told: list[Progress] = []
+    frames = decode(vae, latents, steps=Steps("decoding", 9, told.append, never))
     assert frames.shape == (9, 16, 24, 3)
-    assert len(told) == 9
+    assert [progress.step for progress in told] == [5]
     halves = [vae.decode(part / 0.18215, num_frames=len(part)).sample for part in (latents[:5], latents[5:])]
     expected = torch.cat(halves).add(1).div(2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     assert np.array_equal(frames, expected)
