@@ -217,7 +217,7 @@ def merge(part: str, model: nn.Module, loras: Sequence[Lora]) -> None:
                 if (part, name) in lora.changes and lora.strength != 0:
                     change = _product(files[lora.path], lora.changes[part, name], lora.strength)
                     changed = changed + change.reshape(weight.shape).to(weight.device)
-            weight.copy_(changed)
+            weight.data = changed.to(weight.dtype)  # not in place: what was read may be shared
 
 
 def _open(path: Path, opened: ExitStack) -> Any:
