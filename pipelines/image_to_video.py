@@ -18,7 +18,6 @@ from torch import Tensor
 
 from errors import UnknownNameError
 from pipelines.checkpoints import MotionModels
-from pipelines.memory import on_device
 from pipelines.parameters import GUIDANCE_SHAPES, MotionSettings, StillSettings
 from pipelines.pieces import Relief, one_pass
 from pipelines.progress import IsCanceled, Report, Steps, never, silent
@@ -54,7 +53,9 @@ def image_to_video(
 
     `after_still`: see `augmentation_noise`. Raises Canceled between two model calls or two decoded frames, MemoryExhaustedError.
     """
-    relief, device = relief or Relief(), models.placement.device
+    device = models.placement.device
+    relief = relief or Relief(device=device)
+    unet, vae, vision = models.unet, models.vae, models.vision
     # 1. The way ahead.
     sigmas = make_sigmas(settings.schedule, settings.steps, models.spacing, sampler=settings.sampler)
     steps = Steps("motion", count_model_calls(settings.sampler, sigmas), report, is_canceled)
@@ -74,19 +75,19 @@ def image_to_video(
             "motion",
             lambda plan: guided(models, x, sigma, conditioning, scale, steps.check, is_batched=plan.is_batched),
             one_pass,
-            busy=models.unet,
-            idle=(models.vision, models.vae),
+            busy=unet,
+            idle=(vision, vae),
         )
 
-    with on_device(models.unet, device):
+    with relief.bring("motion", unet, idle=(vision, vae)):
         latents = sample(settings.sampler, denoise, x, sigmas, settings.seed)
     steps.done()
 
     # 4. Latents to frames. An image decoder sees each alone, a temporal one a few together.
     decoding = Steps("decoding", settings.frames, report, is_canceled)
     decoding.begin()
-    with on_device(models.vae, device):
-        frames = decode(models.vae, latents, decoding, relief, idle=(models.unet, models.vision))
+    with relief.bring("decoding", vae, idle=(unet, vision)):
+        frames = decode(vae, latents, decoding, relief, idle=(unet, vision))
     decoding.done()
     return frames
 
@@ -99,17 +100,19 @@ def condition(
     relief: Relief | None = None,
 ) -> MotionConditioning:
     """See, crop, add augmentation noise, encode. Raises MemoryExhaustedError; the settings were checked before."""
-    relief, placement = relief or Relief(), models.placement
+    placement = models.placement
+    relief = relief or Relief(device=placement.device)
+    unet, vae, vision = models.unet, models.vae, models.vision
     pixels = torch.from_numpy(np.ascontiguousarray(still, dtype=np.float32)).permute(2, 0, 1)[None]  # (1, 3, h, w) in 0..1
     seen = clip_pixels(pixels).to(placement.device, placement.dtype)
-    with on_device(models.vision, placement.device):
-        embedding = relief("motion", lambda _: models.vision(seen).image_embeds[:, None].float(), idle=(models.unet, models.vae))
+    with relief.bring("motion", vision, idle=(unet, vae)):
+        embedding = relief("motion", lambda _: vision(seen).image_embeds[:, None].float(), idle=(unet, vae))
     pixels = crop_and_resize(pixels, settings.width, settings.height)
     if settings.augmentation_level > 0:
         pixels = pixels + augmentation_noise(settings, after_still) * settings.augmentation_level
-    shown = (pixels * 2 - 1).to(placement.device, models.vae.dtype)
-    with on_device(models.vae, placement.device):
-        latent = relief("motion", lambda _: models.vae.encode(shown).latent_dist.mean.float(), idle=(models.unet, models.vision))
+    shown = (pixels * 2 - 1).to(placement.device, vae.dtype)
+    with relief.bring("motion", vae, idle=(unet, vision)):
+        latent = relief("motion", lambda _: vae.encode(shown).latent_dist.mean.float(), idle=(unet, vision))
     ids = torch.tensor([[settings.fps - 1, settings.motion_bucket_id, settings.augmentation_level]], device=placement.device)
     return MotionConditioning(embedding, latent, ids)
 

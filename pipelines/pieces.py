@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from errors import MemoryExhaustedError, UnknownNameError
-from pipelines.memory import ALL_STAY, GIB, ONE_STAYS, STREAMED, free_bytes, is_streamed, move, release, stream
+from pipelines.memory import ALL_STAY, GIB, ONE_STAYS, STREAMED, free_bytes, is_streamed, move, on_device, release, stream
 from pipelines.parameters import VRAM_LEVELS
 
 log = logging.getLogger(__name__)
@@ -194,6 +194,14 @@ class Relief:
                 raise MemoryExhaustedError(f"Memory ran out {_WORDS[phase]}, even in the smallest pieces.", self._advice(self.plan))
             self.notes.append(f"Memory ran out {_WORDS[phase]}; {note}.")
             log.warning("%s", self.notes[-1])
+
+    @contextmanager
+    def bring(self, phase: str, *modules: nn.Module, idle: Sequence[nn.Module] = ()) -> Iterator[None]:
+        """These models are on the device for the length of the block; one for which there is no room comes layer by layer."""
+        with ExitStack() as there:
+            for module in modules:
+                self(phase, lambda _, module=module: there.enter_context(on_device(module, self.device)), busy=module, idle=idle)
+            yield
 
     @contextmanager
     def guard(self) -> Iterator[None]:

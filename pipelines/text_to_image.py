@@ -8,7 +8,6 @@ The numbers mean what they mean in ComfyUI 0.3.64: the same checkpoint, seed and
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
@@ -17,7 +16,6 @@ from torch import Tensor
 
 from pipelines import prompt
 from pipelines.checkpoints import StillModels
-from pipelines.memory import on_device
 from pipelines.parameters import StillSettings
 from pipelines.pieces import Plan, Relief, fewer_together, one_pass, smaller_tile
 from pipelines.progress import IsCanceled, Report, Steps, never, silent
@@ -37,7 +35,9 @@ def text_to_image(
     relief: Relief | None = None,
 ) -> np.ndarray:
     """The still: (height, width, 3) float32 in 0..1. Raises Canceled between two model calls, MemoryExhaustedError."""
-    relief, device = relief or Relief(), models.placement.device
+    device = models.placement.device
+    relief = relief or Relief(device=device)
+    unet, vae, encoders = models.unet, models.vae, models.text_encoders()
     # 1. The way ahead: which noise levels, how many model calls.
     sigmas = make_sigmas(settings.schedule, settings.steps, models.spacing, sampler=settings.sampler)
     steps = Steps("still", count_model_calls(settings.sampler, sigmas), report, is_canceled)
@@ -45,11 +45,9 @@ def text_to_image(
 
     # 2. What is asked for, and what guidance pushes away from; and where sampling starts: pure noise, drawn on the CPU.
     def encode(text: str) -> Conditioning:
-        return relief("still", lambda _: condition(models, text, settings), idle=(models.unet, models.vae))
+        return relief("still", lambda _: condition(models, text, settings), idle=(unet, vae))
 
-    with ExitStack() as there:
-        for encoder in models.text_encoders():
-            there.enter_context(on_device(encoder, device))
+    with relief.bring("still", *encoders, idle=(unet, vae)):
         cond, uncond = encode(settings.prompt), encode(settings.negative_prompt)
     noise = initial_noise((1, 4, settings.height // 8, settings.width // 8), settings.seed)
     x = models.spacing.noise_latent(noise, torch.zeros_like(noise), sigmas[0]).to(device)
@@ -61,17 +59,17 @@ def text_to_image(
             "still",
             lambda plan: guided(models, x, sigma, cond, uncond, settings.guidance, steps.check, is_batched=plan.is_batched),
             one_pass,
-            busy=models.unet,
-            idle=(*models.text_encoders(), models.vae),
+            busy=unet,
+            idle=(*encoders, vae),
         )
 
-    with on_device(models.unet, device):
+    with relief.bring("still", unet, idle=(*encoders, vae)):
         latent = sample(settings.sampler, denoise, x, sigmas, settings.seed)
     steps.done()
 
     # 4. Latent to picture.
-    with on_device(models.vae, device):
-        return decode(models.vae, latent, relief=relief, idle=(models.unet, *models.text_encoders()))[0]
+    with relief.bring("still", vae, idle=(unet, *encoders)):
+        return decode(vae, latent, relief=relief, idle=(unet, *encoders))[0]
 
 
 def condition(models: StillModels, text: str, settings: StillSettings) -> Conditioning:
@@ -130,7 +128,7 @@ def decode(
     decoder is to see. `idle`: models that may leave the device if memory runs out."""
     from diffusers import AutoencoderKLTemporalDecoder
 
-    relief, is_temporal = relief or Relief(), isinstance(vae, AutoencoderKLTemporalDecoder)
+    relief, is_temporal = relief or Relief(device=latents.device), isinstance(vae, AutoencoderKLTemporalDecoder)
     phase, smaller = "decoding" if steps else "still", fewer_together if is_temporal else smaller_tile
     pictures, left = [], latents
     while len(left):  # after each piece anew: the next may have to be smaller

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -142,6 +143,37 @@ def test_other_errors_pass_at_once() -> None:
     for error in (RuntimeError("sizes do not match"), ValueError("x")):
         with pytest.raises(type(error), match=str(error)), Relief().guard():
             Relief()("still", lambda plan, error=error: (_ for _ in ()).throw(error), one_pass)
+
+
+class Model(torch.nn.Linear):
+    """Fits on the device from the `fits_at`-th try on. There is no second device here: it only says that it moves."""
+
+    def __init__(self, fits_at: int = 1, device: str = "cpu") -> None:
+        super().__init__(1, 1)
+        self.tries, self.fits_at, self.where = 0, fits_at, torch.device(device)
+
+    def parameters(self, recurse: bool = True):
+        yield SimpleNamespace(device=self.where)
+
+    def to(self, device: torch.device | str) -> None:
+        self.where = torch.device(device)
+        self.tries += self.where.type != "cpu"
+        if self.where.type != "cpu" and self.tries < self.fits_at:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def enable_group_offload(self, *args: object, **options: object) -> None: ...
+
+
+def test_a_model_for_which_there_is_no_room_drives_others_out_and_else_comes_in_layers() -> None:
+    relief, idle = Relief(device="meta"), Model(device="meta")
+    with relief.bring("motion", model := Model(fits_at=2), idle=[idle]):
+        assert model.where.type == "meta"
+        assert idle.where.type == "cpu"
+    assert model.where.type == "cpu"
+    assert relief.notes == ["Memory ran out while the motion was made; models that were not at work left it, and it went on."]
+    with relief.bring("motion", model := Model(fits_at=9)):
+        assert model.is_streamed
+    assert relief.notes[-1] == "Memory ran out while the motion was made; it went on with one layer at a time on the device."
 
 
 def test_nothing_of_a_failed_try_is_kept_not_even_by_the_error() -> None:
