@@ -26,8 +26,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks import random_checkpoints
-from pipelines import checkpoints, memory
+from pipelines import memory
 from pipelines.image_to_video import generator_left_by, image_to_video
+from pipelines.models import MotionModels, StillModels, load_motion, load_still
 from pipelines.parameters import MotionSettings, StillSettings
 from pipelines.text_to_image import text_to_image
 
@@ -100,7 +101,7 @@ class Listener:
             end()
 
 
-def run_still(models: checkpoints.StillModels, settings: StillSettings) -> Tensors:
+def run_still(models: StillModels, settings: StillSettings) -> Tensors:
     with Listener() as listener:
         listener.unet(models.unet, "3")
         listener.method(models.vae, "decode", lambda a, _: {"3.samples": a[0]})
@@ -110,7 +111,7 @@ def run_still(models: checkpoints.StillModels, settings: StillSettings) -> Tenso
     return heard | {"6.cond": cond[None], "7.cond": uncond[None], "8.image": torch.from_numpy(picture)[None]}
 
 
-def run_motion(models: checkpoints.MotionModels, image: Tensor, still: StillSettings, settings: MotionSettings) -> Tensors:
+def run_motion(models: MotionModels, image: Tensor, still: StillSettings, settings: MotionSettings) -> Tensors:
     frames: list[Tensor] = []
     with Listener() as listener:
         listener.unet(models.unet, "13")
@@ -171,11 +172,11 @@ def run_cases(folder: Path, cases: list[str]) -> dict[str, list[dict[str, Any]]]
     wanted = {case: settings_of(json.loads((RECORDED / f"{case}.json").read_text())) for case in cases}
     theirs = {case: load_file(RECORDED / f"{case}.safetensors") for case in cases}
     ours: dict[str, Tensors] = {}
-    models = checkpoints.load_still(folder / "LandscapeBING_v10.safetensors", placement)
+    models = load_still(folder / "LandscapeBING_v10.safetensors", placement)
     for case, (still, _) in wanted.items():
         ours[case] = run_still(models, still)
         print(f"{case}: still done", flush=True)
-    models = checkpoints.load_motion(folder / "svd_xt_image_decoder.safetensors", placement)
+    models = load_motion(folder / "svd_xt_image_decoder.safetensors", placement)
     for case, (still, motion) in wanted.items():
         ours[case] |= run_motion(models, ours[case]["8.image"], still, motion)
         print(f"{case}: film done", flush=True)

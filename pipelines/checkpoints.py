@@ -1,4 +1,4 @@
-"""Find, identify and load checkpoints.
+"""Find and identify checkpoints.
 
 A checkpoint is one `.safetensors` file, or a folder as diffusers saves it (`folders`). Files that carry their architecture in the
 metadata, key `stillmotion`, are loaded by it: `{"kind": "still" | "motion", "name": ..., "sampling": {...}, "components": {"unet":
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,16 +24,14 @@ from errors import CheckpointError, InputError, UnknownNameError
 from pipelines.families import PICKLES, TensorInfo, Tensors, describe, identify, read_safetensors_header
 from pipelines.folders import Homes, describe_folder, is_folder
 from pipelines.ldm import Source, locate
-from pipelines.lora import Lora, inspect_lora, match, merge
-from pipelines.memory import ALL_STAY, Placement, place
+from pipelines.lora import Lora, inspect_lora, match
 from pipelines.parameters import StillSettings, parse_loras
-from pipelines.progress import IsCanceled, Report, Steps, never, silent
 from pipelines.schedules import ContinuousSigmas, DiscreteSigmas
 from pipelines.vae import describe_vae
-from pipelines.weights import FLOATS, read_tensors
+from pipelines.weights import FLOATS
 
 if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
+    pass
 
 ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = ASSETS / "checkpoints"
@@ -97,34 +95,6 @@ class StillFiles:
         return [*([(self.vae, 1.0)] if self.vae else []), *self.loras]
 
 
-@dataclass(frozen=True)
-class StillModels:
-    """`vae.config.scaling_factor` is the latent scale. Stable Diffusion XL has a second text encoder, and its tokenizer."""
-
-    name: str
-    unet: nn.Module
-    vae: nn.Module
-    text_encoder: nn.Module
-    tokenizer: CLIPTokenizer
-    spacing: DiscreteSigmas
-    placement: Placement
-    text_encoder_2: nn.Module | None = None
-    tokenizer_2: CLIPTokenizer | None = None
-
-    def text_encoders(self) -> tuple[nn.Module, ...]:
-        return (self.text_encoder,) if self.text_encoder_2 is None else (self.text_encoder, self.text_encoder_2)
-
-
-@dataclass(frozen=True)
-class MotionModels:
-    name: str
-    unet: nn.Module
-    vae: nn.Module
-    vision: nn.Module
-    spacing: ContinuousSigmas
-    placement: Placement
-
-
 def list_checkpoints(models_dir: Path) -> dict[str, Path]:
     """Names as people give them (relative to `checkpoints`, with `/`) to files; the bundled demo checkpoints come last."""
     own = list_files(models_dir / "checkpoints")
@@ -166,7 +136,7 @@ def find_still_files(settings: StillSettings, models_dir: Path) -> StillFiles:
         check_complete(inspect_vae(vae))
     there = list_files(models_dir / "loras") if settings.loras else {}
     loras = tuple((_find("LoRA", name, there), strength) for name, strength in parse_loras(settings.loras))
-    _match_all(header, loras)
+    match_loras(header, loras)
     return StillFiles(checkpoint, vae, loras)
 
 
@@ -228,8 +198,8 @@ def check_complete(header: CheckpointFile) -> dict[str, int]:
     """Every tensor of every part is in the file, in its shape: how many weights each part has. None are read. Raises CheckpointError."""
     numbers = {}
     for part in header.parts():
-        wanted = _build(header, part).state_dict()
-        _sources(header, part, wanted)
+        wanted = build(header, part).state_dict()
+        sources_of(header, part, wanted)
         numbers[part] = sum(tensor.numel() for tensor in wanted.values())
     return numbers
 
@@ -253,115 +223,16 @@ def is_temporal(header: CheckpointFile) -> bool:
     return header.components["vae"].get("_class_name") == _TEMPORAL
 
 
-def load_still(
-    path: Path,
-    placement: Placement,
-    report: Report = silent,
-    is_canceled: IsCanceled = never,
-    residence: str = ALL_STAY,
-    *,
-    vae: Path | None = None,
-    loras: Sequence[tuple[Path, float]] = (),
-) -> StillModels:
-    """Everything stage 1 needs; with `vae`, that file's autoencoder instead of the checkpoint's own, and with the LoRAs of these files and
-    strengths in its weights. Raises CheckpointError, Canceled."""
-    header = read_header(path, "still")
-    matched = _match_all(header, loras)
-    owners = dict.fromkeys(header.parts(), header)
-    if vae:
-        owners["vae"] = inspect_vae(vae, header.components["vae"].get("scaling_factor", LATENT_SCALES[0]))
-    parts: dict[str, Any] = _load_parts(owners, placement, report, is_canceled, residence, matched)
-    for encoder, tokenizer in {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}.items():
-        if encoder in parts:
-            parts[tokenizer] = _tokenizer(header.components[encoder].get("pad_token_id"))
-    return StillModels(name=path.name, spacing=DiscreteSigmas(**header.sampling), placement=placement, **parts)
-
-
-def _match_all(header: CheckpointFile, loras: Sequence[tuple[Path, float]]) -> list[Lora]:
+def match_loras(header: CheckpointFile, loras: Sequence[tuple[Path, float]]) -> list[Lora]:
     """Each change in each file with its weight. Raises CheckpointError."""
     if not loras:
         return []
     parts = [part for part in header.parts() if part != "vae"]
-    shapes = {part: {name: tuple(x.shape) for name, x in _build(header, part).state_dict().items()} for part in parts}
+    shapes = {part: {name: tuple(x.shape) for name, x in build(header, part).state_dict().items()} for part in parts}
     return [match(inspect_lora(path), strength, shapes) for path, strength in loras]
 
 
-def _tokenizer(padding: int | None) -> CLIPTokenizer:
-    """CLIP's, filling up with the token of this number; without one, with its own, the end token."""
-    from transformers import CLIPTokenizer
-
-    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
-    if padding is not None:
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding)
-    return tokenizer
-
-
-def load_motion(
-    path: Path, placement: Placement, report: Report = silent, is_canceled: IsCanceled = never, residence: str = ALL_STAY
-) -> MotionModels:
-    """Everything stage 2 needs. Raises CheckpointError, Canceled."""
-    header = read_header(path, "motion")
-    parts = _load_parts(dict.fromkeys(header.parts(), header), placement, report, is_canceled, residence)
-    return MotionModels(name=path.name, spacing=ContinuousSigmas(**header.sampling), placement=placement, **parts)
-
-
-def _load_parts(
-    owners: Mapping[str, CheckpointFile],
-    placement: Placement,
-    report: Report,
-    is_canceled: IsCanceled,
-    residence: str,
-    loras: Sequence[Lora] = (),
-) -> dict[str, nn.Module]:
-    """Every part from the file that owns it, complete before the first weight is read. `report` hears of every MiB."""
-    models = {part: _build(header, part) for part, header in owners.items()}
-    sources = {part: _sources(owners[part], part, model.state_dict()) for part, model in models.items()}
-    total = sum(_bytes_of(owners[part], found) for part, found in sources.items())
-    steps, done = Steps("loading", max(1, total // MIB), report, is_canceled), 0
-    steps.begin()
-
-    def told(count: int) -> None:
-        nonlocal done
-        done += count
-        steps.reach(done // MIB)
-
-    for part, model in models.items():
-        dtype = placement.vae_dtype if part == "vae" else placement.dtype
-        try:
-            weights = _read_part(owners[part], sources[part], placement.home(residence), dtype, told)
-        except OSError as error:
-            name = owners[part].path.name
-            raise CheckpointError(f"{name} cannot be read: {error}.", "Copy or download it again.") from error
-        model.load_state_dict(weights, assign=True)
-        _fill_buffers(model)
-        merge(part, model, loras)
-        place(model, placement, residence)
-    steps.done()
-    return models
-
-
-def _bytes_of(header: CheckpointFile, sources: dict[str, Source]) -> int:
-    """What will be read of a part."""
-    each = [header.tensors[name] for name in {source.name for source in sources.values()}]
-    return sum(info.end - info.begin for info in each)
-
-
-def _read_part(
-    header: CheckpointFile, sources: dict[str, Source], home: torch.device, dtype: torch.dtype, told: Callable[[int], None]
-) -> dict[str, torch.Tensor]:
-    """Tensor after tensor straight into its place and dtype; one of the file may serve several of the model's."""
-    users: dict[str, list[str]] = {}
-    for name, source in sources.items():
-        users.setdefault(source.name, []).append(name)
-    places = {name: (header.homes[name][0] if header.homes else header.path, header.tensors[name]) for name in users}
-    weights = {}
-    for found, tensor in read_tensors(places, told):
-        for name in users[found]:
-            weights[name] = sources[name].take(tensor).to(home, dtype).contiguous()
-    return weights
-
-
-def _build(header: CheckpointFile, part: str) -> nn.Module:
+def build(header: CheckpointFile, part: str) -> nn.Module:
     """A model without weights, on the meta device; so its own random initialisation costs nothing."""
     import diffusers
     import transformers
@@ -381,7 +252,7 @@ def _build(header: CheckpointFile, part: str) -> nn.Module:
         ) from error
 
 
-def _sources(header: CheckpointFile, part: str, wanted: dict[str, torch.Tensor]) -> dict[str, Source]:
+def sources_of(header: CheckpointFile, part: str, wanted: dict[str, torch.Tensor]) -> dict[str, Source]:
     """Where each tensor of the part is in the file. Raises CheckpointError if any is missing or does not fit."""
     own = {name: Source(f"{part}.{name}") for name in wanted}
     sources = locate(header.family, part, wanted, header.tensors) if header.family else own
@@ -411,15 +282,3 @@ def _fits(info: TensorInfo, source: Source, wanted: torch.Tensor) -> bool:
 
 def _first(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in list(names)[:3])
-
-
-def _fill_buffers(model: nn.Module) -> None:
-    """Buffers that are not in the file (CLIP's position ids) were made on the meta device; they count upwards."""
-    for module in model.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            if buffer.is_meta:
-                if name != "position_ids":
-                    raise CheckpointError(
-                        f"The buffer {name!r} of {type(module).__name__} has no value.", "This version of transformers is not known here."
-                    )
-                module.register_buffer(name, torch.arange(buffer.shape[-1]).unsqueeze(0), persistent=False)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from errors import UnknownNameError
-from pipelines.checkpoints import MotionModels
+from pipelines.models import MotionModels
 from pipelines.parameters import GUIDANCE_SHAPES, MotionSettings, StillSettings
 from pipelines.pieces import Relief, one_pass
 from pipelines.progress import IsCanceled, Report, Steps, never, silent

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipelines import prompt
-from pipelines.checkpoints import StillModels
+from pipelines.models import StillModels
 from pipelines.parameters import StillSettings
 from pipelines.pieces import Plan, Relief, fewer_together, one_pass, smaller_tile
 from pipelines.progress import IsCanceled, Report, Steps, never, silent

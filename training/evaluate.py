@@ -24,6 +24,7 @@ from tqdm import tqdm
 from pipelines import checkpoints, memory
 from pipelines.encode import to_uint8
 from pipelines.image_to_video import image_to_video
+from pipelines.models import MotionModels, StillModels, load_motion, load_still
 from pipelines.parameters import MotionSettings, StillSettings
 from pipelines.text_to_image import text_to_image
 from training.judge import Judge, Verdict, read, train_judge, validate
@@ -75,7 +76,7 @@ def flicker(frames: np.ndarray) -> float:
     return float(np.abs(f[:-2] - 2 * f[1:-1] + f[2:]).mean())
 
 
-def evaluate_stills(judge: Judge, models: checkpoints.StillModels, count: int) -> tuple[dict, list]:
+def evaluate_stills(judge: Judge, models: StillModels, count: int) -> tuple[dict, list]:
     made = []
     for k, (scene, text) in enumerate(tqdm(held_out_prompts(count), desc="stills")):
         settings = StillSettings(prompt=text, seed=k)
@@ -90,7 +91,7 @@ def evaluate_stills(judge: Judge, models: checkpoints.StillModels, count: int) -
     return result, made
 
 
-def evaluate_films(judge: Judge, models: checkpoints.MotionModels, made: list, count: int) -> tuple[dict, list]:
+def evaluate_films(judge: Judge, models: MotionModels, made: list, count: int) -> tuple[dict, list]:
     """Films of the generated stills whose subject the judge recognised; every fourth also gently and wildly."""
     ways, matches, ratios, flickers, sheets = [], [], [], [], []
     verdicts = read(judge, [to_uint8(still, rounding=True) for _, _, still in made])
@@ -150,9 +151,9 @@ def main() -> None:
     judge = train_judge(options.runs / "judge.pt")
     result: dict = {"judge": {name: round(float(value), 4) for name, value in validate(judge).items()}}
     stills, made = evaluate_stills(
-        judge, checkpoints.load_still(checkpoints.find_checkpoint(checkpoints.DEMO_STILL, options.models), placement), options.stills
+        judge, load_still(checkpoints.find_checkpoint(checkpoints.DEMO_STILL, options.models), placement), options.stills
     )
-    motion = checkpoints.load_motion(checkpoints.find_checkpoint(checkpoints.DEMO_MOTION, options.models), placement)
+    motion = load_motion(checkpoints.find_checkpoint(checkpoints.DEMO_MOTION, options.models), placement)
     report(stills)
     films, sheets = evaluate_films(judge, motion, made, options.films) if options.films else ({}, [])
     result |= stills | films | {"stills": options.stills, "films": len(sheets), "seconds": round(time.monotonic() - began)}

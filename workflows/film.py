@@ -16,6 +16,7 @@ import numpy as np
 from pipelines import checkpoints, encode, memory, metadata, picture
 from pipelines.filenames import NumberedName, check_room, next_name
 from pipelines.image_to_video import generator_left_by, image_to_video
+from pipelines.models import load_motion, load_still
 from pipelines.parameters import AUTOMATIC, FileSettings, MachineSettings, MotionSettings, StillSettings, check
 from pipelines.pieces import Plan, fewer_stay
 from pipelines.progress import IsCanceled, Progress, Report, Steps, never, silent
@@ -120,12 +121,12 @@ def make_film(
         # 3. Stage one: the still.
         after_still = None
         if image is None:
-            load = partial(checkpoints.load_still, vae=still_files.vae, loras=still_files.loras)
+            load = partial(load_still, vae=still_files.vae, loras=still_files.loras)
             image = text_to_image(models("still", load, still_files.others()), film.still, clock, is_canceled, relief)
             after_still = generator_left_by(film.still)
 
         # 4. Stage two: the motion.
-        frames = image_to_video(models("motion", checkpoints.load_motion), image, film.motion, clock, is_canceled, after_still, relief)
+        frames = image_to_video(models("motion", load_motion), image, film.motion, clock, is_canceled, after_still, relief)
 
         # 5. The files.
         relief.spare = shelf.drop_others

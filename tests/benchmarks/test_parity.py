@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from benchmarks.parity import CASES, RECORDED, Tensors, compare, run_motion, run_still, settings_of
-from pipelines.checkpoints import load_motion, load_still
 from pipelines.memory import choose_placement
+from pipelines.models import load_motion, load_still
 from pipelines.parameters import MotionSettings, StillSettings, check
 
 CPU = choose_placement("cpu", "sdpa")

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from errors import CheckpointError, UnknownNameError
-from pipelines.checkpoints import BUNDLED, DEMO_MOTION, DEMO_STILL, find_checkpoint, list_checkpoints, load_motion, load_still, read_header
-from pipelines.memory import choose_placement
+from pipelines.checkpoints import BUNDLED, DEMO_MOTION, DEMO_STILL, find_checkpoint, list_checkpoints, read_header
 
 STILL = "checkpoints/tiny_still.safetensors"
 
@@ -77,14 +76,6 @@ def test_pickles_are_refused_by_name(tmp_path: Path) -> None:
         find_checkpoint("model.ckpt", tmp_path)
 
 
-def test_loaded_weights_are_the_files(tiny_models: Path) -> None:
-    models, file = load_still(tiny_models / STILL, choose_placement("cpu")), load_file(tiny_models / STILL)
-    for part in ("unet", "vae", "text_encoder"):
-        weights = getattr(models, part).state_dict()
-        assert len(weights) == sum(name.startswith(f"{part}.") for name in file)
-        assert all(torch.equal(value, file[f"{part}.{name}"]) for name, value in weights.items())
-
-
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -127,53 +118,6 @@ def test_nonsense_in_the_metadata_is_refused(tmp_path: Path, described: str) -> 
     save_file({"weight": torch.zeros(2)}, tmp_path / "x.safetensors", metadata={"stillmotion": described})
     with pytest.raises(CheckpointError, match=r"x\.safetensors is of"):
         read_header(tmp_path / "x.safetensors", "still")
-
-
-def test_a_model_for_the_other_stage_is_refused(tiny_models: Path) -> None:
-    with pytest.raises(CheckpointError, match="makes a still from a prompt, not a film from a still"):
-        load_motion(tiny_models / STILL, choose_placement("cpu"))
-
-
-def test_a_missing_tensor_is_named(tiny_models: Path, tmp_path: Path) -> None:
-    tensors = load_file(tiny_models / STILL)
-    del tensors["unet.conv_in.weight"]
-    save_file(tensors, tmp_path / "x.safetensors", metadata=_metadata(tiny_models / STILL))
-    with pytest.raises(CheckpointError, match=r"lacks 1 tensors of its unet, first 'unet\.conv_in\.weight'"):
-        load_still(tmp_path / "x.safetensors", choose_placement("cpu"))
-
-
-@pytest.mark.parametrize("strange", [torch.zeros(8, 4, 3, 3, dtype=torch.int8), torch.zeros(8, 4, 3, 1)])
-def test_a_tensor_of_another_type_or_shape_is_named(tiny_models: Path, tmp_path: Path, strange: torch.Tensor) -> None:
-    tensors = load_file(tiny_models / STILL) | {"unet.conv_in.weight": strange}
-    save_file(tensors, tmp_path / "x.safetensors", metadata=_metadata(tiny_models / STILL))
-    with pytest.raises(CheckpointError, match=r"1 tensors of another type or shape in its unet .* first 'unet\.conv_in\.weight'"):
-        load_still(tmp_path / "x.safetensors", choose_placement("cpu"))
-
-
-def test_loaded_weights_outlive_the_file(tiny_models: Path, tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    path.write_bytes((tiny_models / STILL).read_bytes())
-    models = load_still(path, choose_placement("cpu"))
-    before = models.unet.conv_in.weight.clone()
-    with path.open("r+b") as file:
-        file.write(bytes(path.stat().st_size))
-    assert torch.equal(models.unet.conv_in.weight, before)
-
-
-def test_a_configuration_that_makes_no_model_is_refused(tiny_models: Path, tmp_path: Path) -> None:
-    metadata = _metadata(tiny_models / STILL)
-    described = json.loads(metadata["stillmotion"])
-    described["components"]["unet"]["down_block_types"] = ["NoSuchBlock", "DownBlock2D"]
-    save_file(load_file(tiny_models / STILL), tmp_path / "x.safetensors", metadata={"stillmotion": json.dumps(described)})
-    with pytest.raises(CheckpointError, match="describes a unet that cannot be built"):
-        load_still(tmp_path / "x.safetensors", choose_placement("cpu"))
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return file.metadata()
 
 
 def test_the_bundled_demo_checkpoints_are_small_and_of_their_kinds() -> None:

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from errors import Canceled, UnknownNameError
-from pipelines.checkpoints import MotionModels, load_motion
 from pipelines.image_to_video import (
     augmentation_noise,
     clip_pixels,
@@ -22,6 +21,7 @@ from pipelines.image_to_video import (
     predict,
 )
 from pipelines.memory import choose_placement
+from pipelines.models import MotionModels, load_motion
 from pipelines.parameters import MotionSettings, StillSettings
 from pipelines.progress import Progress
 from pipelines.sampling import initial_noise

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from errors import CheckpointError, UnknownNameError
 from pipelines import lora
-from pipelines.checkpoints import StillModels, find_still_files, load_still, read_header
+from pipelines.checkpoints import find_still_files, read_header
 from pipelines.lora import inspect_lora
 from pipelines.memory import choose_placement
+from pipelines.models import StillModels, load_still
 from pipelines.parameters import StillSettings
 from tests.conftest import STILL_NAME, TINY_XL_UNET
 from tests.pipelines.test_ldm import real_models, unet_modules

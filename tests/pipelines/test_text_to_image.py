@@ -10,8 +10,8 @@ import torch
 
 from errors import Canceled
 from pipelines import prompt
-from pipelines.checkpoints import StillModels, load_still
 from pipelines.memory import choose_placement
+from pipelines.models import StillModels, load_still
 from pipelines.parameters import StillSettings
 from pipelines.pieces import Plan, Relief
 from pipelines.progress import Progress

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from errors import CheckpointError, UnknownNameError
 from pipelines import families
-from pipelines.checkpoints import check_complete, find_still_files, inspect_vae, load_still
+from pipelines.checkpoints import check_complete, find_still_files, inspect_vae
 from pipelines.folders import _OLD_ATTENTION
 from pipelines.memory import choose_placement
+from pipelines.models import load_still
 from pipelines.parameters import StillSettings
 from pipelines.text_to_image import decode, text_to_image
 from tests.conftest import STILL_NAME, TINY_XL_VAE

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 
 from errors import Canceled, CheckpointError, InputError, MemoryExhaustedError, StorageError, UnknownNameError
 from pipelines import checkpoints, filenames
-from pipelines.checkpoints import load_still
 from pipelines.memory import choose_placement
 from pipelines.metadata import read_settings, settings_in
+from pipelines.models import load_still
 from pipelines.parameters import FileSettings, MachineSettings, MotionSettings, StillSettings
 from pipelines.progress import Progress
 from pipelines.shelf import Shelf
@@ -248,14 +248,14 @@ def test_memory_that_stays_out_ends_with_what_would_fit_and_leaves_nothing(
     data_dir: Path, phase: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Failing(monkeypatch, phase, for_ever=True)
-    shelf, built, build = Shelf(0), [], checkpoints._build
+    shelf, built, build = Shelf(0), [], checkpoints.build
 
     def recorded(*args: object) -> torch.nn.Module:
         model = build(*args)
         built.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr(checkpoints, "_build", recorded)
+    monkeypatch.setattr(checkpoints, "build", recorded)
     with pytest.raises(MemoryExhaustedError, match=r"Memory ran out while .* smallest pieces\. What should fit: \d+x\d+ pixels"):
         make_film(FILM, data_dir, CPU, shelf=shelf)
     monkeypatch.undo()
