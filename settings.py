@@ -171,6 +171,9 @@ def _film_command(options: argparse.Namespace) -> FilmCommand:
     labels: dict[str, dict[str, str]] = {owner: {} for owner in _OWNERS}
     for option in _film_options():
         labels[option.owner][option.name] = option.flag
+        is_the_films = option.owner == "still" and option.name in _STILL_NAMES and getattr(options, option.dest) is None
+        if is_the_films:  # the still takes it over, mistakes included
+            labels[option.owner][option.name] = f"--{option.name}"
         value = getattr(options, option.dest)
         if value is not None:
             given[option.owner][option.name] = value

@@ -54,6 +54,7 @@ class Number:
 
 def spaced(number: float) -> str:
     """16384 as "16 384"; seeds stay in one piece, to be copied."""
+    number = int(number) if float(number).is_integer() else number
     return f"{number:,}".replace(",", " ") if number < 10**9 else str(number)
 
 

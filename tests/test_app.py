@@ -47,7 +47,7 @@ def test_a_film_with_json_then_read_back(data_dir: Path) -> None:
     made = run("film", "a boat", "--data-dir", data_dir, *QUICK, "--seed", 3, "--json")
     assert made.returncode == 0, made.stderr
     document = json.loads(made.stdout.splitlines()[-1])
-    assert set(document) == {"files", "seeds", "seconds", "checkpoints", "device", "dtype", "attention", "reason"}
+    assert set(document) == {"files", "seeds", "seconds", "checkpoints", "notes", "device", "dtype", "attention", "reason", "memory"}
     assert document["seeds"] == {"still": 3, "motion": 3}  # one --seed settles both
     assert set(document["seconds"]) == {"loading", "still", "motion", "decoding", "encoding"}
     assert {Path(path).suffix for path in document["files"].values()} == {".png", ".webp", ".mp4", ".json"}
