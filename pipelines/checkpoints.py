@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,15 +30,11 @@ from pipelines.schedules import ContinuousSigmas, DiscreteSigmas
 from pipelines.vae import describe_vae
 from pipelines.weights import FLOATS
 
-if TYPE_CHECKING:
-    pass
-
 ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = ASSETS / "checkpoints"
 TOKENIZER = ASSETS / "clip_tokenizer"
 DEMO_STILL, DEMO_MOTION = "stillmotion_demo_still.safetensors", "stillmotion_demo_motion.safetensors"
-MIB = 2**20
-# What brings an autoencoder's latents to unit spread: that of Stable Diffusion XL, and that of all others.
+# What brings an autoencoder's latents to unit spread: that of Stable Diffusion XL is the second.
 LATENT_SCALES = (0.18215, 0.13025)
 _CLASSES = {
     "still": {
@@ -86,7 +82,7 @@ class StillFiles:
     """What a still is made with: all of it is there and fits together. Without `vae`, the checkpoint's own is used; `loras` have a
     strength each."""
 
-    checkpoint: Path
+    header: CheckpointFile
     vae: Path | None = None
     loras: tuple[tuple[Path, float], ...] = ()
 
@@ -137,7 +133,7 @@ def find_still_files(settings: StillSettings, models_dir: Path) -> StillFiles:
     there = list_files(models_dir / "loras") if settings.loras else {}
     loras = tuple((_find("LoRA", name, there), strength) for name, strength in parse_loras(settings.loras))
     match_loras(header, loras)
-    return StillFiles(checkpoint, vae, loras)
+    return StillFiles(header, vae, loras)
 
 
 def _find(kind: str, name: str, known: dict[str, Path]) -> Path:
@@ -164,7 +160,7 @@ def inspect(path: Path) -> CheckpointFile:
         header = _described_folder(path) if path.is_dir() else _described_file(path)
         missing = _CLASSES.get(header.kind, {}).keys() - header.components.keys() - _OPTIONAL
         _check_description(header)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError, InputError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError, LookupError, InputError) as error:
         problem = f"{path.name} is of an unknown family: its metadata describes no model ({error})."
         raise CheckpointError(problem, "Get it again from where it came.") from error
     if header.kind not in _MAKES:
@@ -210,6 +206,10 @@ def _check_description(header: CheckpointFile) -> None:
         raise TypeError("a component is described by something else than a configuration")
     if header.kind in _SPACINGS:
         _SPACINGS[header.kind](**header.sampling)
+    for encoder in header.components.keys() & {"text_encoder", "text_encoder_2"}:
+        padding, words = (header.components[encoder].get(name, default) for name, default in (("pad_token_id", 0), ("vocab_size", 49408)))
+        if padding is not None and not 0 <= padding < words:
+            raise ValueError(f"prompts padded with token {padding} of {words}")
     scale = header.components.get("vae", {}).get("scaling_factor", LATENT_SCALES[0])
     if scale not in LATENT_SCALES:
         raise ValueError(f"latents of scale {scale}")

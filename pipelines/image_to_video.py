@@ -19,11 +19,11 @@ from torch import Tensor
 from errors import UnknownNameError
 from pipelines.models import MotionModels
 from pipelines.parameters import GUIDANCE_SHAPES, MotionSettings, StillSettings
-from pipelines.pieces import Relief, one_pass
+from pipelines.pieces import Relief, decoding_cuts, one_pass, uncut
 from pipelines.progress import IsCanceled, Report, Steps, never, silent
 from pipelines.sampling import count_model_calls, initial_noise, sample
 from pipelines.schedules import make_sigmas
-from pipelines.text_to_image import decode
+from pipelines.text_to_image import decode, in_tiles
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 CLIP_SIDE = 224
@@ -74,7 +74,7 @@ def image_to_video(
         return relief(
             "motion",
             lambda plan: guided(models, x, sigma, conditioning, scale, steps.check, is_batched=plan.is_batched),
-            one_pass,
+            one_pass if bool((scale != 1).any()) else uncut,
             busy=unet,
             idle=(vision, vae),
         )
@@ -112,9 +112,19 @@ def condition(
         pixels = pixels + augmentation_noise(settings, after_still) * settings.augmentation_level
     shown = (pixels * 2 - 1).to(placement.device, vae.dtype)
     with relief.bring("motion", vae, idle=(unet, vision)):
-        latent = relief("motion", lambda _: vae.encode(shown).latent_dist.mean.float(), idle=(unet, vision))
+        cuts = decoding_cuts(1, settings.height // 8, settings.width // 8)
+        latent = relief("motion", lambda plan: encode(vae, shown, plan.tile), cuts, idle=(unet, vision))
     ids = torch.tensor([[settings.fps - 1, settings.motion_bucket_id, settings.augmentation_level]], device=placement.device)
     return MotionConditioning(embedding, latent, ids)
+
+
+def encode(vae: torch.nn.Module, pixels: Tensor, tile: int = 0) -> Tensor:
+    """(1, 3, height, width) in -1..1 to the mean of the unscaled latents, (1, 4, h, w); in tiles of as many latents, if not 0."""
+
+    def mean(part: Tensor) -> Tensor:
+        return vae.encode(part).latent_dist.mean.float()
+
+    return in_tiles(mean, pixels, tile, given=8, made=1) if tile else mean(pixels)
 
 
 def augmentation_noise(settings: MotionSettings, after_still: torch.Generator | None) -> Tensor:

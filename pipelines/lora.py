@@ -49,6 +49,7 @@ _OTHER_MODELS = {
 }
 _WIDTHS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}  # of the text that a UNet attends to
 _FLOATS = ("F64", "F32", "F16", "BF16")
+_ALPHAS = (*_FLOATS, "I64", "I32", "I16", "I8", "U8")
 
 
 class Change(NamedTuple):
@@ -119,7 +120,7 @@ def _change(path: Path, layer: str, roles: dict[str, str], tensors: Tensors) -> 
     if missing:
         problem = f"{path.name} has only half of a change: {layer!r} is without its {' and its '.join(missing)}."
         raise CheckpointError(problem, "Copy or download it again.")
-    strange = [name for name in roles.values() if tensors[name].dtype not in _FLOATS and name != roles.get("alpha")]
+    strange = [name for role, name in roles.items() if tensors[name].dtype not in (_ALPHAS if role == "alpha" else _FLOATS)]
     rank = (*tensors[roles["down"]].shape, 0)[0]
     if strange or rank < 1 or prod(tensors[roles["alpha"]].shape if "alpha" in roles else ()) != 1:
         raise CheckpointError(f"{path.name} has factors of a strange type or shape for {layer!r}.", "Copy or download it again.")
@@ -217,6 +218,9 @@ def merge(part: str, model: nn.Module, loras: Sequence[Lora]) -> None:
                 if (part, name) in lora.changes and lora.strength != 0:
                     change = _product(files[lora.path], lora.changes[part, name], lora.strength)
                     changed = changed + change.reshape(weight.shape).to(weight.device)
+            if not changed.isfinite().all():
+                names = ", ".join(lora.path.name for lora in loras)
+                raise CheckpointError(f"{names} makes numbers that are not finite of {name!r}.", "Copy or download it again.")
             weight.data = changed.to(weight.dtype)  # not in place: what was read may be shared
 
 

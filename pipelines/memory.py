@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -57,7 +58,7 @@ def choose_placement(device: str = "auto", attention: str = "auto", dtype: str =
         raise UnknownNameError("dtype", dtype, DTYPES)
     chosen = _device(device)
     precision, vae_precision, why = _precision(dtype, chosen)
-    kernel, kernel_why = _attention(attention, chosen)
+    kernel, kernel_why = _attention(attention, chosen, precision)
     placement = Placement(chosen, precision, vae_precision, kernel, f"{why}; {kernel_why}")
     log.info("placement: %s", placement.reason)
     return placement
@@ -95,11 +96,11 @@ def _precision(asked: str, device: torch.device) -> tuple[torch.dtype, torch.dty
     return torch.float16, for_vae, f"{name}: {why}"
 
 
-def _attention(asked: str, device: torch.device) -> tuple[str, str]:
+def _attention(asked: str, device: torch.device, precision: torch.dtype) -> tuple[str, str]:
     """xFormers needs CUDA and an installation that imports; PyTorch's own attention is always there."""
     if asked == "sdpa":
         return "sdpa", "PyTorch attention as asked"
-    problem = "no CUDA device" if device.type != "cuda" else _xformers_problem()
+    problem = "no CUDA device" if device.type != "cuda" else _xformers_problem(precision)
     if not problem:
         return "xformers", "xFormers found"
     if asked == "xformers":
@@ -107,14 +108,15 @@ def _attention(asked: str, device: torch.device) -> tuple[str, str]:
     return "sdpa", f"PyTorch attention ({problem})"
 
 
-def _xformers_problem() -> str:
+def _xformers_problem(precision: torch.dtype) -> str:
     if importlib.util.find_spec("xformers") is None:
         return "xformers is not installed"
     try:  # a wheel for another PyTorch or another card fails in many ways, some only when it is used
         from xformers.ops import memory_efficient_attention
 
-        sample = torch.zeros(1, 2, 1, 32, dtype=torch.float16, device="cuda")
-        memory_efficient_attention(sample, sample, sample)
+        for width in (40, 64, 160):  # of a head, in the UNets
+            sample = torch.zeros(1, 2, 1, width, dtype=precision, device="cuda")
+            memory_efficient_attention(sample, sample, sample)
     except Exception as error:
         return f"xformers does not work: {[*str(error).splitlines(), type(error).__name__][0]}"
     return ""
@@ -123,17 +125,29 @@ def _xformers_problem() -> str:
 def place(module: nn.Module, placement: Placement, residence: str = ALL_STAY) -> nn.Module:
     """A loaded module, whose weights are at home already: in eval mode, its attention set, streamed if it is to be."""
     module = module.eval().requires_grad_(False)
-    if placement.attention == "xformers" and hasattr(module, "enable_xformers_memory_efficient_attention"):
-        module.enable_xformers_memory_efficient_attention()
+    if placement.attention == "xformers" and is_unet(module):
+        module.set_attn_processor({name: _processor(name) for name in module.attn_processors})
     if residence == STREAMED:
         stream(module, placement.device)
     return module
 
 
+def is_unet(module: nn.Module) -> bool:
+    return hasattr(module, "down_blocks")
+
+
+def _processor(name: str) -> Any:
+    """xFormers for attention over a picture. Over time, every pixel is a row of its own in the batch: tens of thousands, more than a
+    kernel's grid takes, and too few frames to gain anything."""
+    from diffusers.models.attention_processor import AttnProcessor2_0, XFormersAttnProcessor
+
+    return AttnProcessor2_0() if "temporal" in name else XFormersAttnProcessor()
+
+
 def stream(module: nn.Module, device: torch.device) -> bool:
-    """From now on each layer's weights come to the device when it works, and leave after. False if that was so before, or cannot be:
-    the encoders of transformers are small enough to come whole."""
-    if is_streamed(module) or not hasattr(module, "enable_group_offload"):
+    """From now on each layer's weights come to the device when it works, and leave after. False if that was so before, or is nothing to
+    gain: encoders and autoencoders are small enough to come whole."""
+    if is_streamed(module) or not is_unet(module):
         return False
     with torch.inference_mode(False):
         module.to("cpu")
@@ -157,7 +171,8 @@ def on_device(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
         move(module, device)
         yield module
     finally:
-        move(module, came_from)
+        if not is_streamed(module):  # as it may have become meanwhile
+            move(module, came_from)
         release(device)
 
 
@@ -178,12 +193,13 @@ def release(device: torch.device) -> None:
 def limit(device: torch.device, gib: float) -> None:
     """Of a card, this process takes that much at most from now on; 0 is all there is. Elsewhere nothing can hold it to that."""
     if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, gib * GIB / total) if gib else 1.0, device)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        total = torch.cuda.get_device_properties(index).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, gib * GIB / total) if gib else 1.0, index)
 
 
-def free_bytes(device: torch.device) -> int:
-    """What can still be taken: of the card, or of the host, whose control group may have less than the machine."""
+def free_bytes(device: torch.device) -> int | None:
+    """What can still be taken: of the card, or of the host, whose control group may have less than the machine. None: nobody knows."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
@@ -191,12 +207,16 @@ def free_bytes(device: torch.device) -> int:
     return _free_host_bytes()
 
 
-def _free_host_bytes(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int:
-    """0 where no system tells."""
+def _free_host_bytes(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Linux tells. Of what a control group has used, the cache of files that are not in use is given back when it is needed."""
     found = re.search(r"MemAvailable:\s+(\d+) kB", proc.read_text()) if proc.is_file() else None
-    free = int(found[1]) * 1024 if found else 0
+    free = int(found[1]) * 1024 if found else None
     try:
-        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        limit, used, statistics = ((group / name).read_text().strip() for name in ("memory.max", "memory.current", "memory.stat"))
     except OSError:
         return free
-    return min(free, max(0, int(limit) - int(used))) if limit.isdigit() else free
+    cache = re.search(r"^inactive_file (\d+)$", statistics, re.MULTILINE)
+    if not limit.isdigit():
+        return free
+    left = max(0, int(limit) - int(used) + (int(cache[1]) if cache else 0))
+    return left if free is None else min(free, left)

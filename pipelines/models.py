@@ -54,7 +54,7 @@ class MotionModels:
 
 
 def load_still(
-    path: Path,
+    path: Path | CheckpointFile,
     placement: Placement,
     report: Report = silent,
     is_canceled: IsCanceled = never,
@@ -65,7 +65,7 @@ def load_still(
 ) -> StillModels:
     """Everything stage 1 needs; with `vae`, that file's autoencoder instead of the checkpoint's own, and with the LoRAs of these files and
     strengths in its weights. Raises CheckpointError, Canceled."""
-    header = read_header(path, "still")
+    header = read_header(path, "still") if isinstance(path, Path) else path
     matched = match_loras(header, loras)
     owners = dict.fromkeys(header.parts(), header)
     if vae:
@@ -74,7 +74,7 @@ def load_still(
     for encoder, tokenizer in {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}.items():
         if encoder in parts:
             parts[tokenizer] = _tokenizer(header.components[encoder].get("pad_token_id"))
-    return StillModels(name=path.name, spacing=DiscreteSigmas(**header.sampling), placement=placement, **parts)
+    return StillModels(name=header.path.name, spacing=DiscreteSigmas(**header.sampling), placement=placement, **parts)
 
 
 def _tokenizer(padding: int | None) -> CLIPTokenizer:
@@ -161,4 +161,6 @@ def _fill_buffers(model: nn.Module) -> None:
                     raise CheckpointError(
                         f"The buffer {name!r} of {type(module).__name__} has no value.", "This version of transformers is not known here."
                     )
-                module.register_buffer(name, torch.arange(buffer.shape[-1]).unsqueeze(0), persistent=False)
+                module.register_buffer(
+                    name, torch.arange(buffer.shape[-1], device=next(model.parameters()).device).unsqueeze(0), persistent=False
+                )

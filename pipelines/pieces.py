@@ -1,8 +1,8 @@
 """How a job is cut so that it fits into the memory there is; and what happens when it does not fit after all.
 
 `choose_plan` estimates before the work. `Relief` runs the work: out of memory, it frees what is not at work and runs the same piece
-again, smaller each time, from the latents that are already there. No result depends on the cut, but for rounding and for the temporal
-decoder, which mixes the frames that it sees together.
+again, smaller each time, from the latents that are already there. No result depends on the cut, but for rounding, for the temporal
+decoder, which mixes the frames that it sees together, and for tiles, whose seams are soft.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -24,8 +25,8 @@ from pipelines.parameters import VRAM_LEVELS
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-SMALLEST_TILE = 16  # latents
-_OF_STREAMED = 0.15  # of its weights, what a streamed model has on the device at once
+TILES = (64, 32, 16)  # sides, in latents
+_OF_STREAMED = 0.15  # of its weights, what a streamed UNet has on the device at once
 # Bytes of activations that a latent position needs at its peak, for the widths of Stable Diffusion (320) in half precision: of the
 # still's UNet and the motion's in one pass and in both, of the decoders.
 _STILL, _MOTION, _DECODER, _TEMPORAL_DECODER = (36_000, 72_000), (24_500, 43_200), 100_000, 132_000
@@ -48,53 +49,59 @@ _LEVELS = {
     "medium": Plan(ONE_STAYS, False, 4, reason="one model at a time on the device, one pass at a time"),
     "low": Plan(STREAMED, False, 2, reason="one layer at a time on the device, one pass at a time"),
 }
-_CANDIDATES = (
-    _LEVELS["high"],
-    Plan(ALL_STAY, False, 8, reason="everything stays on the device, one pass at a time"),
-    Plan(ONE_STAYS, True, 8, reason="one model at a time on the device"),
-    _LEVELS["medium"],
-    _LEVELS["low"],
-)
+_ONE_PASS = Plan(ALL_STAY, False, 8, reason="everything stays on the device, one pass at a time")
+_CANDIDATES = (_LEVELS["high"], _ONE_PASS, Plan(ONE_STAYS, True, 8, reason="one model at a time on the device"), *_LEVELS.values())
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What a job asks of the memory: bytes of all weights and of the largest model, latent positions of the still and of one frame,
-    frames, bytes a number, and how wide the networks are beside Stable Diffusion's."""
+    """What a job asks of the memory. In bytes: `weights` of all models that are to stay together, of the `largest`, and of the largest
+    `encoder`, which cannot be streamed. In latent positions: the still's and one frame's. Bytes a number, of the UNets and of the
+    autoencoders; and how wide the networks are beside Stable Diffusion's."""
 
     weights: int
     largest: int
+    encoder: int
     still_positions: int
     frame_positions: int
     frames: int
     item_bytes: int
+    vae_item_bytes: int
     is_temporal: bool
     width: float = 1.0
 
     def bytes(self, plan: Plan) -> int:
         """An estimate, good to a fifth or so: what is resident, and the greatest of what the stages need besides."""
-        weights = {ALL_STAY: self.weights, ONE_STAYS: self.largest, STREAMED: round(_OF_STREAMED * self.largest)}[plan.residence]
+        streamed = max(round(_OF_STREAMED * self.largest), self.encoder)
+        weights = {ALL_STAY: self.weights, ONE_STAYS: self.largest, STREAMED: streamed}[plan.residence]
+        return weights + max(self.activations(plan).values())
+
+    def activations(self, plan: Plan) -> dict[str, int]:
+        """Of each stage."""
         both = int(plan.is_batched)
-        sampled = max(self.still_positions * _STILL[both], self.frames * self.frame_positions * _MOTION[both])
-        tile = plan.tile**2 or max(self.still_positions, self.frame_positions)
-        together = min(plan.together, self.frames) if self.is_temporal else 1
-        decoded = min(tile, self.frame_positions or tile) * together * _TEMPORAL_DECODER if self.is_temporal else tile * _DECODER
-        return weights + round(max(sampled, decoded) * self.width * self.item_bytes / 2)
+        together = min(plan.together, self.frames) * _TEMPORAL_DECODER if self.is_temporal else _DECODER
+        unet, vae = (self.width * bytes_ / 2 for bytes_ in (self.item_bytes, self.vae_item_bytes))
+        still = max(_STILL[both] * unet, _DECODER * vae) * self.still_positions
+        motion = self.frames * self.frame_positions * _MOTION[both] * unet
+        decoding = self.frame_positions * together * vae
+        return {"still": round(still), "motion": round(motion), "decoding": round(decoding)}
 
 
-def choose_plan(demand: Demand, device: torch.device, vram: str = "auto", limit_gib: float = 0) -> Plan:
-    """The level that was asked for, or the first that fits; the smallest if none seems to. A limit of 0 is none. Raises
-    UnknownNameError."""
+def choose_plan(demand: Demand, device: torch.device, vram: str = "auto", limit_gib: float = 0, held: int = 0) -> Plan:
+    """The level that was asked for, or the first that fits; the smallest if none seems to. A limit of 0 is none; `held` bytes are taken
+    by models that are kept, and would be used or dropped. On a CPU models have nowhere else to be. Raises UnknownNameError."""
     if vram not in VRAM_LEVELS:
         raise UnknownNameError("vram level", vram, VRAM_LEVELS)
+    is_cpu = device.type == "cpu"
     if vram != "auto":
-        plan = _LEVELS[vram]
+        plan = dataclasses.replace(_ONE_PASS, together=_LEVELS[vram].together) if is_cpu and vram != "high" else _LEVELS[vram]
         return dataclasses.replace(plan, reason=f"{plan.reason}, as asked")
-    room = room_for(device, limit_gib)
-    if not room:
-        return _CANDIDATES[0]
-    candidates = [plan for plan in _CANDIDATES if device.type != "cpu" or plan.residence == ALL_STAY]
-    plan = next((plan for plan in candidates if demand.bytes(plan) <= room), candidates[-1])
+    room = room_for(device, limit_gib, held)
+    if room is None:
+        return _LEVELS["high"]
+    candidates = [plan for plan in _CANDIDATES if not is_cpu or plan.residence == ALL_STAY]
+    smallest = _ONE_PASS if is_cpu else _LEVELS["low"]
+    plan = next((plan for plan in candidates if demand.bytes(plan) <= room), smallest)
     need = demand.bytes(plan)
     verdict = "needs about" if need <= room else "the smallest there is, may need"
     plan = dataclasses.replace(plan, reason=f"{plan.reason}: {verdict} {need / GIB:.1f} of {room / GIB:.1f} GiB")
@@ -102,10 +109,11 @@ def choose_plan(demand: Demand, device: torch.device, vram: str = "auto", limit_
     return plan
 
 
-def room_for(device: torch.device, limit_gib: float) -> int:
-    """Bytes to plan with: nine tenths of what is free, or of the limit if that is less. 0 if nobody knows."""
-    known = [bytes_ for bytes_ in (free_bytes(device), round(limit_gib * GIB)) if bytes_]
-    return round(0.9 * min(known)) if known else 0
+def room_for(device: torch.device, limit_gib: float = 0, held: int = 0) -> int | None:
+    """Bytes to plan with: nine tenths of what is free, or of the limit if that is less. None if nobody knows."""
+    free = free_bytes(device)
+    known = [*([] if free is None else [free + held]), *([round(limit_gib * GIB)] if limit_gib else [])]
+    return round(0.9 * min(known)) if known else None
 
 
 def one_pass(plan: Plan) -> Plan | None:
@@ -113,24 +121,20 @@ def one_pass(plan: Plan) -> Plan | None:
     return dataclasses.replace(plan, is_batched=False) if plan.is_batched else None
 
 
-def fewer_together(plan: Plan) -> Plan | None:
-    """The next smaller cut of decoding: fewer frames, then tiles of the frame."""
-    if plan.together > 1:
-        return dataclasses.replace(plan, together=plan.together // 2)
-    return smaller_tile(plan)
-
-
-def smaller_tile(plan: Plan) -> Plan | None:
-    if plan.tile == 0:
-        return dataclasses.replace(plan, tile=64)
-    return dataclasses.replace(plan, tile=plan.tile // 2) if plan.tile > SMALLEST_TILE else None
+def less_decoded(frames: int, side: int, plan: Plan) -> Plan | None:
+    """The next smaller cut of decoding: of `frames` that could be decoded together fewer, then tiles of the frame, whose longer side is
+    `side` latents."""
+    together = min(plan.together, frames) // 2
+    if together:
+        return dataclasses.replace(plan, together=together)
+    tile = next((tile for tile in TILES if tile < (plan.tile or side)), None)
+    return dataclasses.replace(plan, tile=tile) if tile else None
 
 
 def fewer_stay(plan: Plan) -> Plan | None:
     """The next smaller cut of loading."""
-    return {ALL_STAY: dataclasses.replace(plan, residence=ONE_STAYS), ONE_STAYS: dataclasses.replace(plan, residence=STREAMED)}.get(
-        plan.residence
-    )
+    fewer = {ALL_STAY: ONE_STAYS, ONE_STAYS: STREAMED}.get(plan.residence)
+    return dataclasses.replace(plan, residence=fewer) if fewer else None
 
 
 def uncut(plan: Plan) -> None:
@@ -145,29 +149,32 @@ _WORDS = {
     "decoding": "while frames were decoded",
     "encoding": "while the files were written",
 }
+_SIGNS = ("out of memory", "allocate memory", "ALLOC_FAILED")  # of CUDA's, MPS's, the host's and cuBLAS's errors
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Memory runs out in many ways: of Python, of the card, of PyTorch's allocator of the host."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in ("allocate memory", "CUDA out of memory"))
-    )
+    """Memory runs out in many ways, and not every library has a class for it."""
+    is_told = isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or is_told
 
 
 class Relief:
-    """Runs pieces of work as `plan` cuts them, and smaller after each time that memory ran out. `notes` tell what happened, a line each.
+    """Runs pieces of work as `plan` cuts them, and smaller after each time that memory ran out: each phase has its own cut from then
+    on. `notes` tell what happened, a line each.
 
-    `spare()` frees what belongs to no part of this job, and says whether there was any. `advice()` says what would fit."""
+    `spare()` frees what belongs to no part of this job, and says whether there was any. `advice(phase, plan)` says what would fit."""
 
     def __init__(
         self,
         plan: Plan = _LEVELS["high"],
         device: torch.device | str = "cpu",
         spare: Callable[[], bool] = lambda: False,
-        advice: Callable[[Plan], str] = lambda plan: "Use a smaller size or fewer frames.",
+        advice: Callable[[str, Plan], str] = lambda phase, plan: "Use a smaller size or fewer frames.",
     ) -> None:
         self.plan, self.device, self.notes = plan, torch.device(device), []
+        self.has_streamed = False  # a model that came whole, and from now on comes layer by layer
         self.spare, self._advice = spare, advice
+        self._cuts: dict[str, Plan] = {}
 
     def __call__(
         self,
@@ -184,20 +191,25 @@ class Relief:
         remedies = self._remedies(phase, smaller, busy, idle)
         while True:
             try:
-                return work(self.plan)
+                return work(self.cut(phase))
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
             release(self.device)  # only here, behind the handler, nothing holds the frames of the failed try any more
             note = next(remedies, None)
             if note is None:
-                raise MemoryExhaustedError(f"Memory ran out {_WORDS[phase]}, even in the smallest pieces.", self._advice(self.plan))
+                problem = f"Memory ran out {_WORDS[phase]}, even in the smallest pieces."
+                raise MemoryExhaustedError(problem, self._advice(phase, self.cut(phase)))
             self.notes.append(f"Memory ran out {_WORDS[phase]}; {note}.")
             log.warning("%s", self.notes[-1])
 
+    def cut(self, phase: str) -> Plan:
+        """The plan of this phase by now."""
+        return self._cuts.get(phase, self.plan)
+
     @contextmanager
     def bring(self, phase: str, *modules: nn.Module, idle: Sequence[nn.Module] = ()) -> Iterator[None]:
-        """These models are on the device for the length of the block; one for which there is no room comes layer by layer."""
+        """These models are on the device for the length of the block; a UNet for which there is no room comes layer by layer."""
         with ExitStack() as there:
             for module in modules:
                 self(phase, lambda _, module=module: there.enter_context(on_device(module, self.device)), busy=module, idle=idle)
@@ -213,23 +225,22 @@ class Relief:
             if not is_out_of_memory(error):
                 raise
         release(self.device)
-        raise MemoryExhaustedError("There is not enough memory for this film.", self._advice(self.plan))
+        raise MemoryExhaustedError("There is not enough memory for this film.", self._advice("motion", self.plan))
 
     def _remedies(self, phase: str, smaller: Smaller, busy: nn.Module | None, idle: Sequence[nn.Module]) -> Iterator[str]:
         """One measure after the other, each told in words once it is taken."""
         if self._free(idle):
             yield "models that were not at work left it, and it went on"
-        while plan := smaller(self.plan):
-            self.plan = plan
-            yield f"it went on {_cut(phase, plan)}"
+        while plan := smaller(before := self.cut(phase)):
+            self._cuts[phase] = plan
+            yield f"it went on {_difference(before, plan)}"
         if busy is not None and self.device.type != "cpu" and stream(busy, self.device):
-            self.plan = dataclasses.replace(self.plan, residence=STREAMED)
+            self.has_streamed = True
             yield "it went on with one layer at a time on the device"
 
     def _free(self, idle: Sequence[nn.Module]) -> bool:
-        there = [
-            module for module in idle if not is_streamed(module) and next(module.parameters()).device.type == self.device.type != "cpu"
-        ]
+        here = self.device.type
+        there = [module for module in idle if not is_streamed(module) and next(module.parameters()).device.type == here != "cpu"]
         for module in there:
             move(module, torch.device("cpu"))
         freed = self.spare()
@@ -237,11 +248,17 @@ class Relief:
         return freed or bool(there)
 
 
-def _cut(phase: str, plan: Plan) -> str:
-    if phase == "loading":
-        return {ONE_STAYS: "with one model at a time on the device", STREAMED: "with one layer at a time on the device"}[plan.residence]
-    if phase in ("still", "motion") and not plan.tile:
+def _difference(before: Plan, after: Plan) -> str:
+    if after.residence != before.residence:
+        what = "model" if after.residence == ONE_STAYS else "layer"
+        return f"with one {what} at a time on the device"
+    if after.is_batched != before.is_batched:
         return "with one pass of the model at a time"
-    if plan.tile:
-        return f"in tiles of {8 * plan.tile} pixels"
-    return f"{plan.together} frames at a time" if plan.together > 1 else "frame by frame"
+    if after.tile != before.tile:
+        return f"in tiles of {8 * after.tile} pixels"
+    return f"{after.together} frames at a time" if after.together > 1 else "frame by frame"
+
+
+def decoding_cuts(frames: int, height: int, width: int) -> Smaller:
+    """For `Relief`: `frames` latents (frames, 4, height, width) that may be decoded together."""
+    return partial(less_decoded, frames, max(height, width))

@@ -63,6 +63,8 @@ class DiscreteSigmas(_Spacing):
         if prediction_type not in ("epsilon", "v_prediction"):
             raise UnknownNameError("prediction type", prediction_type, ("epsilon", "v_prediction"))
         self.prediction_type = prediction_type
+        if steps < 2 or not 0 < beta_start < beta_end < 1:
+            raise InputError(f"A noise schedule of {steps} steps from {beta_start} to {beta_end} is none.", "Use 1000, 0.00085 and 0.012.")
         betas = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2
         alphas_cumprod = torch.cumprod(1 - betas, dim=0)
         sigmas = ((1 - alphas_cumprod) / alphas_cumprod).sqrt()

@@ -7,7 +7,10 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
+
+from errors import CheckpointError
 
 T = TypeVar("T")
 
@@ -41,6 +44,11 @@ class Shelf:
     def bytes(self) -> int:
         return sum(size for _, size in self._kept.values())
 
+    def bytes_on(self, device: torch.device) -> int:
+        """Of what is kept, that is on this kind of device."""
+        kept = [models for models, _ in self._kept.values() if device_of(models) == device.type]
+        return sum(bytes_of(models) for models in kept)
+
     def _shrink(self, least: int) -> None:
         while len(self._kept) > least and self.bytes > self.budget_bytes:
             self._kept.popitem(last=False)
@@ -53,8 +61,17 @@ def bytes_of(models: Any) -> int:
     return sum(storages.values())
 
 
+def device_of(models: Any) -> str:
+    """The kind of device where a dataclass of models is, told by its first weight."""
+    modules = (value for value in vars(models).values() if isinstance(value, nn.Module))
+    return next(next(modules).parameters()).device.type
+
+
 def file_key(path: Path, *settings: Hashable) -> Hashable:
-    """Changes when the file, or a file of the folder, is replaced."""
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    stamps = tuple((str(file), status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()])
+    """Changes when the file, or a file of the folder, is replaced. Raises CheckpointError if it is gone."""
+    try:
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        stamps = tuple((str(file), status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()])
+    except OSError as error:
+        raise CheckpointError(f"{path.name} cannot be read: {error.strerror}.", "Was it moved meanwhile? Copy it there again.") from error
     return (stamps, *settings)

@@ -17,7 +17,7 @@ from torch import Tensor
 from pipelines import prompt
 from pipelines.models import StillModels
 from pipelines.parameters import StillSettings
-from pipelines.pieces import Plan, Relief, fewer_together, one_pass, smaller_tile
+from pipelines.pieces import Plan, Relief, decoding_cuts, one_pass, uncut
 from pipelines.progress import IsCanceled, Report, Steps, never, silent
 from pipelines.prompt import Conditioning
 from pipelines.sampling import count_model_calls, initial_noise, sample
@@ -58,7 +58,7 @@ def text_to_image(
         return relief(
             "still",
             lambda plan: guided(models, x, sigma, cond, uncond, settings.guidance, steps.check, is_batched=plan.is_batched),
-            one_pass,
+            one_pass if settings.guidance != 1 else uncut,
             busy=unet,
             idle=(*encoders, vae),
         )
@@ -129,41 +129,44 @@ def decode(
     from diffusers import AutoencoderKLTemporalDecoder
 
     relief, is_temporal = relief or Relief(device=latents.device), isinstance(vae, AutoencoderKLTemporalDecoder)
-    phase, smaller = "decoding" if steps else "still", fewer_together if is_temporal else smaller_tile
+    phase, smaller = "decoding" if steps else "still", decoding_cuts(len(latents) if is_temporal else 1, *latents.shape[2:])
     pictures, left = [], latents
     while len(left):  # after each piece anew: the next may have to be smaller
         if steps:
             steps.reach(len(latents) - len(left))
         part, pixels = relief(phase, partial(_decode_next, vae, left, is_temporal), smaller, idle=idle)
         left = left[len(part) :]
-        pictures.append(pixels.float().add(1).div(2).clamp(0, 1).permute(0, 2, 3, 1).cpu())
+        pictures.append(pixels)
     return torch.cat(pictures).numpy()
 
 
 def _decode_next(vae: torch.nn.Module, latents: Tensor, is_temporal: bool, plan: Plan) -> tuple[Tensor, Tensor]:
-    """The latents that are decoded in this piece, from the first on, and their pixels (n, 3, 8h, 8w) in -1..1."""
+    """The latents that are decoded in this piece, from the first on, and their pixels (n, 8h, 8w, 3) in 0..1, on the host."""
     part = latents.tensor_split(-(-len(latents) // plan.together))[0] if is_temporal else latents[:1]  # of like length: none is left alone
     together = {"num_frames": len(part)} if is_temporal else {}
 
     def pixels(z: Tensor) -> Tensor:
         return vae.decode((z / vae.config.scaling_factor).to(vae.dtype), **together).sample
 
-    return part, in_tiles(pixels, part, plan.tile) if plan.tile else pixels(part)
+    found = in_tiles(pixels, part, plan.tile) if plan.tile else pixels(part)
+    return part, found.float().add(1).div(2).clamp(0, 1).permute(0, 2, 3, 1).cpu()
 
 
-def in_tiles(decode: Callable[[Tensor], Tensor], latents: Tensor, tile: int) -> Tensor:
-    """`decode` of (n, 4, h, w) to (n, 3, 8h, 8w), a square of `tile` latents at a time; where tiles overlap one fades into the next.
-    Not quite the same picture: what normalises over a whole picture normalises over a tile."""
-    h, w = latents.shape[2:]
+def in_tiles(work: Callable[[Tensor], Tensor], x: Tensor, tile: int, *, given: int = 1, made: int = 8) -> Tensor:
+    """`work` of x (n, c, h, w), a square at a time, whose side is `tile` latents; where tiles overlap one fades into the next. A latent is
+    `given` numbers wide in x and `made` in the result: 1 and 8 to decode, 8 and 1 to encode.
+    Not quite the same: what normalises over a whole picture normalises over a tile."""
+    h, w = x.shape[2] // given, x.shape[3] // given
     out = weight = None
     for top in _starts(h, tile):
         for left in _starts(w, tile):
-            piece = decode(latents[:, :, top : top + tile, left : left + tile]).float()
+            part = x[:, :, given * top : given * (top + tile), given * left : given * (left + tile)]
+            piece = work(part).float()
             if out is None:
-                out = piece.new_zeros(len(latents), piece.shape[1], 8 * h, 8 * w)
-                weight = out.new_zeros(8 * h, 8 * w)
-            fade = _ramp(piece.shape[2], tile, piece)[:, None] * _ramp(piece.shape[3], tile, piece)
-            place = (slice(8 * top, 8 * top + piece.shape[2]), slice(8 * left, 8 * left + piece.shape[3]))
+                out = piece.new_zeros(len(x), piece.shape[1], made * h, made * w)
+                weight = out.new_zeros(made * h, made * w)
+            fade = _ramp(piece.shape[2], made * tile, piece)[:, None] * _ramp(piece.shape[3], made * tile, piece)
+            place = (slice(made * top, made * top + piece.shape[2]), slice(made * left, made * left + piece.shape[3]))
             out[:, :, *place] += piece * fade
             weight[place] += fade
     return out / weight
@@ -178,7 +181,7 @@ def _starts(length: int, tile: int) -> list[int]:
 
 
 def _ramp(length: int, tile: int, like: Tensor) -> Tensor:
-    """Weights of a tile's pixels along one side: rising over the overlap, falling at the other end."""
-    width = 8 * tile * TILE_OVERLAP
+    """Weights along one side of a tile: rising over the overlap, falling at the other end."""
+    width = tile * TILE_OVERLAP
     distance = torch.minimum(torch.arange(length, device=like.device), torch.arange(length - 1, -1, -1, device=like.device)) + 0.5
     return (distance / width).clamp(max=1)

@@ -18,7 +18,7 @@ from pipelines.filenames import NumberedName, check_room, next_name
 from pipelines.image_to_video import generator_left_by, image_to_video
 from pipelines.models import load_motion, load_still
 from pipelines.parameters import AUTOMATIC, FileSettings, MachineSettings, MotionSettings, StillSettings, check
-from pipelines.pieces import Plan, fewer_stay
+from pipelines.pieces import Plan, fewer_stay, uncut
 from pipelines.progress import IsCanceled, Progress, Report, Steps, never, silent
 from pipelines.shelf import Shelf, file_key
 from pipelines.text_to_image import text_to_image
@@ -97,14 +97,15 @@ def make_film(
     headers = {"motion": checkpoints.read_header(checkpoints.find_checkpoint(film.motion.checkpoint, models_dir), "motion")}
     if image is None:
         still_files = checkpoints.find_still_files(film.still, models_dir)
-        headers["still"] = checkpoints.read_header(still_files.checkpoint, "still")
+        headers["still"] = still_files.header
     names = _names(film, output_dir, image)
     check_room(names[0].folder, _most_bytes(film, image))
 
     # 2. What it runs on, and how it is cut to fit.
     placement = memory.choose_placement(machine.device, machine.attention, machine.dtype)
     memory.limit(placement.device, machine.vram_limit)
-    relief, shelf = relief_for(film, headers, placement, machine), shelf or Shelf()
+    shelf = Shelf() if shelf is None else shelf
+    relief = relief_for(film, headers, placement, machine, shelf)
     clock = StageClock(report)
 
     def models(kind: str, load: Callable[..., Any], others: Sequence[tuple[Path, float]] = ()) -> Any:
@@ -115,7 +116,7 @@ def make_film(
             relief.spare = lambda: shelf.drop_others(key)
             return shelf.take(key, lambda: load(path, placement, clock, is_canceled, plan.residence))
 
-        return relief("loading", loaded, fewer_stay)
+        return relief("loading", loaded, uncut if placement.device.type == "cpu" else fewer_stay)
 
     with relief.guard():
         # 3. Stage one: the still.
@@ -132,6 +133,8 @@ def make_film(
         relief.spare = shelf.drop_others
         writing = partial(Steps, "encoding", 3, clock, is_canceled)
         files = relief("encoding", lambda _: _write(film, image, frames, names, placement.describe(), writing()))
+    if relief.has_streamed:  # the next film may have room for whole models again
+        shelf.drop_others()
     clock.stop()
     stages = {"motion": film.motion} if film.image else {"still": film.still, "motion": film.motion}
     return FilmResult(

@@ -262,6 +262,8 @@ X = torch.zeros(2, 2)
         ({f"{TO_K}.lora_mid.weight": torch.zeros(2, 2, 3, 3)}, "does not fit"),
         ({f"{TO_K}.lora_up.weight": torch.zeros(())}, "does not fit"),
         ({f"{TO_K}.alpha": torch.zeros(2)}, "has factors of a strange type or shape for"),
+        ({f"{TO_K}.alpha": torch.tensor(1j)}, "has factors of a strange type or shape for"),
+        ({f"{TO_K}.alpha": torch.tensor(float("nan"))}, "makes numbers that are not finite of"),
         ({f"{TO_K}.hada_w1_a": X}, "changes weights by LoHa, which is not supported"),
         ({f"{TO_K}.lokr_w1": X}, "changes weights by LoKr"),
         ({f"{TO_K}.dora_scale": X}, "changes weights by DoRA"),

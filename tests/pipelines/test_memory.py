@@ -62,7 +62,7 @@ def test_xformers_without_cuda_is_refused_when_asked_for() -> None:
 
 @pytest.mark.usefixtures("ampere")
 def test_a_card_runs_half_precision_and_the_autoencoder_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_xformers_problem", lambda: "xformers is not installed")
+    monkeypatch.setattr(memory, "_xformers_problem", lambda precision: "xformers is not installed")
     placement = choose_placement()
     assert (placement.device.type, placement.dtype, placement.vae_dtype) == ("cuda", torch.float16, torch.bfloat16)
     assert placement.attention == "sdpa"
@@ -77,7 +77,7 @@ def test_xformers_is_taken_where_it_works(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "xformers.ops", types.SimpleNamespace(memory_efficient_attention=lambda *args: calls.append(args)))
     monkeypatch.setattr(torch, "zeros", lambda *size, **options: None)  # there is no card to put them on
     assert choose_placement().attention == "xformers"
-    assert len(calls) == 1
+    assert len(calls) == 3  # for every width of a head
     assert choose_placement(attention="sdpa").attention == "sdpa"
 
 
@@ -163,7 +163,7 @@ def test_weights_wait_at_home() -> None:
 
 
 @torch.inference_mode()
-def test_a_streamed_model_computes_the_same() -> None:
+def test_a_streamed_model_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
@@ -176,8 +176,9 @@ def test_a_streamed_model_computes_the_same() -> None:
     place(unet, choose_placement("cpu"), STREAMED)
     assert torch.equal(unet(*given).sample, before)
     assert not stream(unet, torch.device("cpu"))  # it is already
-    with on_device(unet, CARD):  # which brings its layers itself
-        assert unet.conv_in.weight.device.type == "cpu"
+    monkeypatch.setattr(memory, "move", lambda *args: pytest.fail("its layers are brought by themselves"))
+    with on_device(unet, CARD):
+        pass
 
 
 def test_the_host_has_what_its_control_group_leaves_it(tmp_path: Path) -> None:
@@ -185,7 +186,38 @@ def test_the_host_has_what_its_control_group_leaves_it(tmp_path: Path) -> None:
     assert memory._free_host_bytes(tmp_path / "meminfo", tmp_path) == 2000 * 1024
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("100\n")
+    (tmp_path / "memory.stat").write_text("anon 60\ninactive_file 30\nactive_file 10\n")
     assert memory._free_host_bytes(tmp_path / "meminfo", tmp_path) == 2000 * 1024
     (tmp_path / "memory.max").write_text("1100\n")
-    assert memory._free_host_bytes(tmp_path / "meminfo", tmp_path) == 1000
-    assert memory._free_host_bytes(tmp_path / "none", tmp_path / "none") == 0
+    assert memory._free_host_bytes(tmp_path / "meminfo", tmp_path) == 1030  # the cache of files is given back
+    assert memory._free_host_bytes(tmp_path / "none", tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+def test_a_limit_holds_the_process_to_its_part_of_the_card(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: types.SimpleNamespace(total_memory=24 * 2**30))
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch._C, "_cuda_setMemoryFraction", lambda part, index: asked.append((part, index)), raising=False)
+    for gib in (6, 0, 99):
+        memory.limit(torch.device(name), gib)
+    index = int(name == "cuda:1")
+    assert asked == [(0.25, index), (1.0, index), (1.0, index)]
+
+
+def test_xformers_is_for_attention_over_pictures_alone() -> None:
+    from diffusers import AutoencoderKL, UNetSpatioTemporalConditionModel
+
+    motion = {
+        "block_out_channels": (32, 64), "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"), "cross_attention_dim": 8,
+        "num_attention_heads": (2, 2), "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 24, "layers_per_block": 1,
+    }  # fmt: skip
+    placement = memory.Placement(CARD, torch.float16, torch.bfloat16, "xformers", "")
+    unet = place(UNetSpatioTemporalConditionModel(**motion), placement)
+    names = {name: type(processor).__name__ for name, processor in unet.attn_processors.items()}
+    assert set(names.values()) == {"XFormersAttnProcessor", "AttnProcessor2_0"}
+    assert all(("temporal" in name) == (processor == "AttnProcessor2_0") for name, processor in names.items())
+    vae = place(AutoencoderKL(block_out_channels=(8,), norm_num_groups=4), placement)  # its heads are wider than kernels take
+    assert {type(processor).__name__ for processor in vae.attn_processors.values()} == {"AttnProcessor2_0"}

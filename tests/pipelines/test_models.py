@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from errors import Canceled, CheckpointError
 from pipelines.checkpoints import BUNDLED, DEMO_MOTION, DEMO_STILL
-from pipelines.memory import choose_placement
+from pipelines.memory import Placement, choose_placement
 from pipelines.models import load_motion, load_still
 from pipelines.progress import Progress
 
@@ -105,3 +105,24 @@ print((peak() - before) / sum(w.numel() * w.itemsize for w in weights.values()))
         command = [sys.executable, "-c", script, str(tmp_path / "x.safetensors"), dtype]
         found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         assert float(found.stdout) < 1.15
+
+
+def test_everything_of_a_model_is_on_its_device(tiny_models: Path) -> None:
+    """Buffers too, that are in no file: there is no second device here but `meta`, which takes everything."""
+    placement = Placement(torch.device("meta"), torch.float32, torch.float32, "sdpa", "")
+    loaded = load_still(tiny_models / STILL, placement), load_motion(tiny_models / "checkpoints/tiny_motion.safetensors", placement)
+    for model in (value for models in loaded for value in vars(models).values() if isinstance(value, torch.nn.Module)):
+        assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("where", "change"),
+    [("sampling", {"steps": 0}), ("sampling", {"beta_start": float("nan")}), ("text_encoder", {"pad_token_id": -1}),
+     ("text_encoder", {"pad_token_id": 10**9})],
+)  # fmt: skip
+def test_metadata_that_would_fail_later_is_refused_first(tiny_models: Path, tmp_path: Path, where: str, change: dict) -> None:
+    described = json.loads(_metadata(tiny_models / STILL)["stillmotion"])
+    (described["sampling"] if where == "sampling" else described["components"][where]).update(change)
+    save_file(load_file(tiny_models / STILL), tmp_path / "x.safetensors", metadata={"stillmotion": json.dumps(described)})
+    with pytest.raises(CheckpointError, match=r"x\.safetensors is of an unknown family"):
+        load_still(tmp_path / "x.safetensors", choose_placement("cpu"))

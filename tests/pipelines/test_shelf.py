@@ -4,9 +4,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
+from errors import CheckpointError
 from pipelines.shelf import Shelf, bytes_of, file_key
 
 
@@ -73,6 +75,8 @@ def test_a_replaced_file_is_another_key(tmp_path: Path) -> None:
     assert before == file_key(file, torch.float32) != file_key(file, torch.float16)
     os.utime(file, ns=(1, 1))
     assert file_key(file, torch.float32) != before
+    with pytest.raises(CheckpointError, match=r"gone\.safetensors cannot be read"):
+        file_key(tmp_path / "gone.safetensors")
     inside = file_key(tmp_path)
     file.write_bytes(b"22")
     assert file_key(tmp_path) != inside

@@ -138,3 +138,10 @@ def test_tiles_put_a_picture_together_again(size: tuple[int, int]) -> None:
 
     assert (in_tiles(decode_tile, latents, 16) - enlarge(latents)).abs().max() < 1e-5
     assert max(max(shape[2:]) for shape in seen) == 16
+
+
+def test_tiles_put_latents_together_again() -> None:
+    """An encoder that only averages."""
+    pixels = torch.rand(1, 3, 160, 352)
+    small = in_tiles(lambda part: torch.nn.functional.avg_pool2d(part, 8), pixels, 16, given=8, made=1)
+    assert (small - torch.nn.functional.avg_pool2d(pixels, 8)).abs().max() < 1e-5
