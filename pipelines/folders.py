@@ -74,9 +74,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _padding(path: Path) -> int:
     """What a prompt is filled up with: Stable Diffusion 1 repeats the end token, 2 takes "!"."""
-    file = path / "tokenizer" / "special_tokens_map.json"
-    token = _read_json(file).get("pad_token") if file.is_file() else None
-    return 0 if (token.get("content") if isinstance(token, dict) else token) == "!" else 49407
+    files = (path / "tokenizer" / name for name in ("special_tokens_map.json", "tokenizer_config.json"))  # today's only the second
+    tokens = [_read_json(file).get("pad_token") for file in files if file.is_file()]
+    return 0 if any((token.get("content") if isinstance(token, dict) else token) == "!" for token in tokens) else 49407
 
 
 def _sampling(path: Path, kind: str, *, is_xl: bool) -> dict[str, Any]:
