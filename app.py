@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return film(command)
     except StillmotionError as error:
         print(f"error: {error}", file=sys.stderr)
+        if "--json" in (sys.argv[1:] if argv is None else argv):
+            say(json.dumps({"error": {"code": error.code, "message": error.message, "hint": error.hint}}))
         return error.exit_code
     except KeyboardInterrupt:
         print("Canceled.", file=sys.stderr)
@@ -57,7 +59,9 @@ def say(text: str) -> None:
 def read(command: settings.ReadCommand) -> int:
     from pipelines.metadata import read_settings
 
-    say(json.dumps(read_settings(command.path), indent=2, ensure_ascii=not is_utf8()))
+    found = read_settings(command.path)
+    settings_first = dict(sorted(found.items(), key=lambda item: item[0] != "stillmotion"))  # the workflow after what people look for
+    say(json.dumps(settings_first, indent=2, ensure_ascii=not is_utf8()))
     return 0
 
 

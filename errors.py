@@ -43,7 +43,7 @@ class UnknownNameError(InputError):
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
         known = list(known)
-        near = difflib.get_close_matches(str(name), known, n=1)
+        near = [one for one in known if one.startswith(f"{name}.")] or difflib.get_close_matches(str(name), known, n=1)
         nearest = f" Did you mean {near[0]!r}?" if near else ""
         super().__init__(f"Unknown {kind} {name!r}.{nearest}", f"Choose one of: {', '.join(known) or '(none)'}.")
         self.kind, self.name, self.known = kind, name, known

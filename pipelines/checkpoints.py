@@ -258,9 +258,9 @@ def sources_of(header: CheckpointFile, part: str, wanted: dict[str, torch.Tensor
     sources = locate(header.family, part, wanted, header.tensors) if header.family else own
     missing = {source.name: None for source in sources.values() if source.name not in header.tensors}
     if missing:
-        raise CheckpointError(
-            f"{header.path.name} lacks {len(missing)} tensors of its {part}, first {_first(missing)}.", "Copy or download it again."
-        )
+        other = " It is incomplete, or of another size than the VAEs of Stable Diffusion." if header.kind == "vae" else ""
+        problem = f"{header.path.name} lacks {len(missing)} tensors of its {part}, first {_first(missing)}.{other}"
+        raise CheckpointError(problem, "Copy or download it again." if not other else "Use one of those, whole.")
     strange = {source.name: None for name, source in sources.items() if not _fits(header.tensors[source.name], source, wanted[name])}
     if strange:
         raise CheckpointError(

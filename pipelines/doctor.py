@@ -159,7 +159,10 @@ def _loras(folder: Path) -> Iterator[Finding]:
             yield Finding(f"loras/{name}", "bad", error.message, error.hint)
             continue
         made_for = file.made_for or "a model that it does not tell"
-        found = f"LoRA for {made_for}, {path.stat().st_size / 2**20:.0f} MiB, changes {len(file.changes)} layers"
+        layers = f"{len(file.changes)} layer{'s' if len(file.changes) != 1 else ''}"
+        found = (
+            f"LoRA for {made_for}, {path.stat().st_size / 2**20:.0f} MiB, changes {layers}; whether it fits a checkpoint shows when used"
+        )
         yield Finding(f"loras/{name}", "ok", found)
     yield from _pickles(folder, "loras/")
 

@@ -156,9 +156,10 @@ def match(file: LoraFile, strength: float, shapes: Shapes) -> Lora:
 
 def _mismatch(file: LoraFile, shapes: Shapes) -> str:
     width = next((shape[1] for name, shape in shapes["unet"].items() if name.endswith("attn2.to_k.weight")), 0)
-    checkpoint = _WIDTHS.get(width, f"a model of its own, with text of width {width}")
-    made_for = file.made_for or "another model"
-    return f": it seems to be made for {made_for}, the checkpoint is {checkpoint}" if made_for != checkpoint else ""
+    checkpoint = _WIDTHS.get(width, "of another kind")
+    if not file.made_for:
+        return f": what it was made for cannot be told, the checkpoint is {checkpoint}"
+    return f": it seems to be made for {file.made_for}, the checkpoint is {checkpoint}" if file.made_for != checkpoint else ""
 
 
 def _plain(layer: str) -> str:

@@ -95,7 +95,8 @@ def choose_plan(demand: Demand, device: torch.device, vram: str = "auto", limit_
     is_cpu = device.type == "cpu"
     if vram != "auto":
         plan = dataclasses.replace(_ONE_PASS, together=_LEVELS[vram].together) if is_cpu and vram != "high" else _LEVELS[vram]
-        return dataclasses.replace(plan, reason=f"{plan.reason}, as asked")
+        told = "; on a CPU nothing can be moved away" if is_cpu and vram != "high" else ""
+        return dataclasses.replace(plan, reason=f"{plan.reason}, as asked{told}")
     room = room_for(device, limit_gib, held)
     if room is None:
         return _LEVELS["high"]

@@ -47,7 +47,10 @@ def _layout(file_name: str, tensors: Tensors) -> str:
     what = next((what for what, pattern in _OTHERS.items() if re.search(pattern, names, re.MULTILINE)), "")
     is_ldm, is_diffusers = (re.search(pattern, names, re.MULTILINE) for pattern in (_LDM, _DIFFUSERS))
     if families.is_checkpoint(tensors) or not (what or is_ldm or is_diffusers):
-        raise CheckpointError(f"{file_name} is {known_as(tensors)}, not a VAE.", _HINT)
+        found = known_as(tensors)
+        if found.startswith("a VAE"):
+            raise CheckpointError(f"{file_name} is half a VAE: its decoder is not whole.", "Copy or download it again.")
+        raise CheckpointError(f"{file_name} is {found}, not a VAE.", _HINT)
     if what:
         raise CheckpointError(f"{file_name} is {what}.", _HINT)
     shape = next((info.shape for name, info in tensors.items() if name.endswith("decoder.conv_in.weight")), ())

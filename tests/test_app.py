@@ -58,6 +58,15 @@ def test_a_film_with_json_then_read_back(data_dir: Path) -> None:
         assert settings["prompt"]["6"]["inputs"]["text"] == "a boat"
 
 
+def test_an_error_is_a_json_document_too() -> None:
+    failed = run("film", "--image", "nowhere.png", "--json")
+    assert failed.returncode == 2
+    assert json.loads(failed.stdout) == {
+        "error": {"code": "unreadable_file", "message": "There is no file nowhere.png.", "hint": "Check the path."}
+    }
+    assert failed.stderr.startswith("error: There is no file")
+
+
 def test_a_film_for_people_ends_with_files_seed_and_seconds(data_dir: Path) -> None:
     made = run("film", "a boat", "--data-dir", data_dir, *QUICK)
     assert made.returncode == 0, made.stderr

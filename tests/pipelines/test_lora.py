@@ -340,5 +340,5 @@ def test_a_lora_for_demo_models_says_so(still: Path, tmp_path: Path) -> None:
     file = {"lora_unet_x.lora_down.weight": torch.zeros(1, 768), "lora_unet_x.lora_up.weight": torch.zeros(4, 1)}
     header, path = read_header(still, "still"), write(file, tmp_path / "x.safetensors")
     assert header.family == ""
-    with pytest.raises(CheckpointError, match="made for another model, the checkpoint is a model of its own, with text of width 8"):
+    with pytest.raises(CheckpointError, match="what it was made for cannot be told, the checkpoint is of another kind"):
         load_still(still, CPU, loras=[(path, 1.0)])

@@ -130,3 +130,16 @@ def test_names_are_those_in_the_folder(vae: AutoencoderKL, tiny_models: Path, tm
             find_still_files(StillSettings(prompt="x", checkpoint=STILL_NAME, vae=wrong), tmp_path / "models")
     with pytest.raises(CheckpointError, match="can run code"):
         find_still_files(StillSettings(prompt="x", checkpoint=STILL_NAME, vae="anime/soft.pt"), tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("kept", "says"), [("encoder.", "is half a VAE: its decoder is not whole"), ("decoder.up.1", "lacks .* incomplete, or of another size")]
+)
+def test_half_a_vae_is_called_that(tmp_path: Path, kept: str, says: str) -> None:
+    names = [
+        f"{side}.{rest}"
+        for side, rest in (("encoder", "conv_in.weight"), ("decoder", "mid.block_1.norm1.weight"), ("decoder", "up.1.block.0.norm1.weight"))
+    ]
+    save_file({name: torch.zeros(4) for name in names if name.startswith((kept, "decoder.mid"))}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match=rf"x\.safetensors {says}"):
+        check_complete(inspect_vae(tmp_path / "x.safetensors"))
