@@ -293,5 +293,5 @@ def test_models_stay_for_the_next_film_while_the_budget_allows(data_dir: Path) -
 @pytest.mark.parametrize("vram", ["high", "medium", "low"])
 def test_every_memory_level_makes_the_same_film(data_dir: Path, usual: dict[str, bytes], vram: str) -> None:
     result = make_film(EXACT, data_dir, dataclasses.replace(CPU, vram=vram))
-    assert result.document()["memory"].endswith("as asked")
+    assert "as asked" in result.document()["memory"]
     assert np.abs(pixels(usual["webp"]) - pixels(Path(result.files["webp"]).read_bytes())).max() <= 1
