@@ -54,7 +54,7 @@ class MotionModels:
 
 
 def load_still(
-    path: Path | CheckpointFile,
+    path: Path,
     placement: Placement,
     report: Report = silent,
     is_canceled: IsCanceled = never,
@@ -65,7 +65,7 @@ def load_still(
 ) -> StillModels:
     """Everything stage 1 needs; with `vae`, that file's autoencoder instead of the checkpoint's own, and with the LoRAs of these files and
     strengths in its weights. Raises CheckpointError, Canceled."""
-    header = read_header(path, "still") if isinstance(path, Path) else path
+    header = read_header(path, "still")
     matched = match_loras(header, loras)
     owners = dict.fromkeys(header.parts(), header)
     if vae:

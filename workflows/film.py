@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -118,7 +119,8 @@ def make_film(
 
         return relief("loading", loaded, uncut if placement.device.type == "cpu" else fewer_stay)
 
-    with relief.guard():
+    with ExitStack() as at_the_end, relief.guard():
+        at_the_end.callback(lambda: relief.has_streamed and shelf.drop_others())  # the next film may have room for whole models
         # 3. Stage one: the still.
         after_still = None
         if image is None:
@@ -133,8 +135,6 @@ def make_film(
         relief.spare = shelf.drop_others
         writing = partial(Steps, "encoding", 3, clock, is_canceled)
         files = relief("encoding", lambda _: _write(film, image, frames, names, placement.describe(), writing()))
-    if relief.has_streamed:  # the next film may have room for whole models again
-        shelf.drop_others()
     clock.stop()
     stages = {"motion": film.motion} if film.image else {"still": film.still, "motion": film.motion}
     return FilmResult(

@@ -20,6 +20,7 @@ from pipelines.memory import choose_placement
 from pipelines.metadata import read_settings, settings_in
 from pipelines.models import load_still
 from pipelines.parameters import FileSettings, MachineSettings, MotionSettings, StillSettings
+from pipelines.pieces import Relief
 from pipelines.progress import Progress
 from pipelines.shelf import Shelf
 from workflows.film import Film, StageClock, make_film
@@ -295,3 +296,15 @@ def test_every_memory_level_makes_the_same_film(data_dir: Path, usual: dict[str,
     result = make_film(EXACT, data_dir, dataclasses.replace(CPU, vram=vram))
     assert "as asked" in result.document()["memory"]
     assert np.abs(pixels(usual["webp"]) - pixels(Path(result.files["webp"]).read_bytes())).max() <= 1
+
+
+def test_models_that_came_to_be_streamed_are_not_kept_even_if_the_film_fails(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def streams_then_fails(models: object, settings: object, report: object, is_canceled: object, relief: Relief) -> None:
+        relief.has_streamed = True
+        raise Canceled
+
+    monkeypatch.setattr("workflows.film.text_to_image", streams_then_fails)
+    shelf = Shelf(2**30)
+    with pytest.raises(Canceled):
+        make_film(FILM, data_dir, CPU, shelf=shelf)
+    assert shelf.bytes == 0
