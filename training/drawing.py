@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -74,14 +75,15 @@ def backdrop(place: str, width: int, height: int) -> Image.Image:
 # Extras. `rng` is seeded by the scene, so that they stand still from frame to frame; `t` moves what moves.
 
 
-def stars(b: Brush, rng: random.Random) -> None:
+def stars(b: Brush) -> None:
+    rng = random.Random(5)  # the same sky every night: a model of this size cannot guess sixteen places
     for _ in range(16):
-        r = b.unit * rng.choice((0.035, 0.05))
+        r = b.unit * 0.05
         b.ellipse(rng.random() * b.width, rng.random() * b.height * 0.66, r, r, (255, 255, 226))
 
 
 def planet(b: Brush, rng: random.Random) -> None:
-    x, y, r = b.width * rng.choice((0.18, 0.82)), b.height * 0.86, b.unit * 0.8
+    x, y, r = b.width * (0.8 + rng.uniform(-0.03, 0.03)), b.height * 0.86, b.unit * 0.8
     b.ellipse(x, y, r, r, (196, 128, 92))
     b.ellipse(x, y, r * 1.7, r * 0.22, (236, 206, 160))
 
@@ -95,9 +97,11 @@ def waves(b: Brush, t: float) -> None:
 
 
 def skyline(b: Brush, rng: random.Random) -> None:
-    x, foot = -b.unit * 0.2, b.height * HORIZON
-    while x < b.width:
-        w, h, tone = b.unit * rng.uniform(0.9, 1.2), b.unit * rng.uniform(0.9, 2.0), rng.choice((86, 108, 128))
+    foot, x = b.height * HORIZON, b.unit * rng.uniform(-0.35, 0)
+    for w, h, tone in cycle(((1.0, 1.3, 108), (1.1, 2.0, 86), (1.0, 0.9, 128), (1.1, 1.6, 108), (1.0, 1.2, 86))):
+        if x > b.width:
+            break
+        w, h = w * b.unit, h * b.unit
         b.box(x, foot - h, x + w, foot, (tone, tone, tone + 16))
         for row in range(int((h - b.unit * 0.1) / (b.unit * 0.5))):
             for column in (0.16, 0.56):
@@ -113,20 +117,20 @@ def road(b: Brush) -> None:
 
 
 def sun(b: Brush, rng: random.Random) -> None:
-    x, r = b.width * rng.choice((0.16, 0.84)), b.unit * 0.45
+    x, r = b.width * (0.82 + rng.uniform(-0.05, 0.05)), b.unit * 0.5
     b.ellipse(x, b.height * 0.15, r, r, GOLD)
 
 
 def moon(b: Brush, rng: random.Random) -> None:
-    x, r = b.width * rng.choice((0.16, 0.84)), b.unit * 0.42
+    x, r = b.width * (0.82 + rng.uniform(-0.05, 0.05)), b.unit * 0.46
     b.ellipse(x, b.height * 0.16, r, r, (240, 238, 214))
     b.ellipse(x - r * 0.3, b.height * 0.16 - r * 0.2, r * 0.22, r * 0.22, (206, 204, 184))
 
 
 def mountains(b: Brush, rng: random.Random) -> None:
-    foot, start = b.height * HORIZON, rng.uniform(-0.3, 0.3)
+    foot, start = b.height * HORIZON, rng.uniform(-0.2, 0.2)
     for k in range(math.ceil(b.width / (2 * b.unit)) + 1):
-        x, h, w = (start + 2 * k) * b.unit, b.unit * rng.uniform(1.1, 1.6), b.unit * 1.3
+        x, h, w = (start + 2 * k) * b.unit, b.unit * (1.2, 1.6)[k % 2], b.unit * 1.3
         b.polygon((124, 120, 142), (x - w, foot), (x, foot - h), (x + w, foot))
         b.polygon(SNOW, (x - w * 0.3, foot - h * 0.7), (x, foot - h), (x + w * 0.3, foot - h * 0.7))
 
@@ -134,16 +138,15 @@ def mountains(b: Brush, rng: random.Random) -> None:
 def trees(b: Brush, rng: random.Random) -> None:
     foot = b.height * HORIZON + b.unit * 0.1
     for side in (0.08, 0.24, 0.78, 0.93):
-        x, r = b.width * (side + rng.uniform(-0.03, 0.03)), b.unit * rng.uniform(0.36, 0.46)
+        x, r = b.width * (side + rng.uniform(-0.03, 0.03)), b.unit * 0.42
         b.box(x - r * 0.2, foot - r, x + r * 0.2, foot, WOOD)
         b.ellipse(x, foot - r * 1.7, r, r, (36, 122, 54))
 
 
 def clouds(b: Brush, rng: random.Random, t: float) -> None:
-    span = b.width + 2.4 * b.unit
-    for _ in range(max(2, round(b.width / (2 * b.unit)))):
-        x = (rng.random() * span + 0.25 * b.unit * t) % span - 1.2 * b.unit
-        y, r = b.height * rng.uniform(0.08, 0.28), b.unit * rng.uniform(0.26, 0.34)
+    for k in range(max(2, round(b.width / (2.5 * b.unit)))):
+        x = (0.7 + 2.6 * k + rng.uniform(-0.25, 0.25) + 0.2 * t) * b.unit
+        y, r = b.height * ((0.14, 0.22)[k % 2] + rng.uniform(-0.03, 0.03)), b.unit * 0.32
         for dx, dy, s in ((-1.1, 0.1, 0.8), (0, -0.15, 1.05), (1.1, 0.1, 0.8), (0, 0.25, 1.2)):
             b.ellipse(x + dx * r, y + dy * r, s * r * 1.1, s * r * 0.85, SNOW)
 
@@ -166,7 +169,7 @@ def snow(b: Brush, rng: random.Random, t: float) -> None:
 
 def rocket(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float, *, fire: bool) -> None:
     if fire:
-        f = 1 + 0.22 * math.sin(7 * t)
+        f = 1 + 0.22 * math.sin(5 * t)
         b.polygon(FLAME, (x - 0.3 * s, y + 0.6 * s), (x + 0.3 * s, y + 0.6 * s), (x, y + (1.05 + 0.35 * f) * s))
         b.polygon(FLAME_CORE, (x - 0.16 * s, y + 0.6 * s), (x + 0.16 * s, y + 0.6 * s), (x, y + (0.85 + 0.2 * f) * s))
     for k in (-1, 1):
@@ -215,8 +218,8 @@ def car(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float) -> 
     b.box(x - s, y - 0.2 * s, x + s, y + 0.3 * s, c, 0.14 * s)
     b.ellipse(x + 0.9 * side * s, y, 0.11 * s, 0.11 * s, GOLD)
     for k in (-0.55, 0.55):
-        b.ellipse(x + k * s, y + 0.32 * s, 0.25 * s, 0.25 * s, DARK)
-        b.ellipse(x + k * s, y + 0.32 * s, 0.1 * s, 0.1 * s, (200, 200, 206))
+        b.ellipse(x + k * s, y + 0.32 * s, 0.28 * s, 0.28 * s, DARK)
+        b.ellipse(x + k * s, y + 0.32 * s, 0.12 * s, 0.12 * s, (200, 200, 206))
 
 
 def boat(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float) -> None:
@@ -252,7 +255,7 @@ def ball(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float) ->
 
 
 def bird(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float) -> None:
-    flap, dark = math.sin(5 * t + 1.1), shade(c, 0.68) if c != COLOURS["black"] else shade(c, 1.3)
+    flap, dark = math.sin(4 * t + 1.1), shade(c, 0.68) if c != COLOURS["black"] else shade(c, 1.3)
     b.polygon(c, (x - 0.5 * side * s, y), (x - 1.0 * side * s, y - 0.16 * s), (x - 1.0 * side * s, y + 0.2 * s))
     b.ellipse(x, y, 0.66 * s, 0.3 * s, c)
     b.ellipse(x + 0.6 * side * s, y - 0.2 * s, 0.27 * s, 0.25 * s, c)
@@ -267,7 +270,7 @@ def bird(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float) ->
 
 
 def fish(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float) -> None:
-    wag = 0.16 * math.sin(6 * t)
+    wag = 0.16 * math.sin(5 * t)
     b.polygon(
         shade(c, 0.75),
         (x - 0.5 * side * s, y),
@@ -283,8 +286,8 @@ def fish(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float) ->
 def ufo(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float) -> None:
     b.ellipse(x, y - 0.14 * s, 0.52 * s, 0.5 * s, GLASS)
     b.ellipse(x, y + 0.1 * s, 1.08 * s, 0.32 * s, c)
-    for k in (-0.7, -0.25, 0.25, 0.7):
-        b.ellipse(x + k * s, y + 0.13 * s, 0.1 * s, 0.1 * s, GOLD if c != COLOURS["yellow"] else DARK)
+    for k in (-0.6, 0, 0.6):
+        b.ellipse(x + k * s, y + 0.14 * s, 0.13 * s, 0.13 * s, GOLD if c != COLOURS["yellow"] else DARK)
 
 
 def train(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float) -> None:
@@ -299,4 +302,4 @@ def train(b: Brush, x: float, y: float, s: float, c: Rgb, side: int, t: float) -
             b.box(cx - side * 0.42 * s, y - 0.5 * s, cx - side * 0.15 * s, y - 0.22 * s, GLASS)
             b.box(cx + side * 0.18 * s, y - 0.55 * s, cx + side * 0.38 * s, y - 0.2 * s, DARK)
         for w in (-0.28, 0.28):
-            b.ellipse(cx + w * s, y + 0.32 * s, 0.18 * s, 0.18 * s, DARK)
+            b.ellipse(cx + w * s, y + 0.32 * s, 0.2 * s, 0.2 * s, DARK)

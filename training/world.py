@@ -94,27 +94,28 @@ class Scene:
     def position(self, t: float) -> tuple[float, float]:
         """The subject's centre after `t` seconds, in picture sizes (0..1; outside once it has left)."""
         x, y, side = 0.5 + self.x, 0.45 + self.y, self.side
+        start = x - 0.07 * side  # what crosses the picture has room before it
         match self.subject:
             case "rocket":
-                return x, 0.62 + self.y - 0.17 * t - 0.02 * t * t
+                return x, 0.62 + self.y - 0.12 * t - 0.02 * t * t
             case "airplane":
-                return x + 0.17 * side * t, y - 0.02 * t
+                return start + 0.13 * side * t, y - 0.02 * t
             case "car":
-                return x + 0.2 * side * t, 0.78
+                return start + 0.15 * side * t, 0.77
             case "boat":
-                return x + 0.13 * side * t, 0.7 + 0.012 * math.sin(4 * t)
+                return start + 0.11 * side * t, 0.68 + 0.012 * math.sin(4 * t)
             case "balloon":
-                return x + 0.02 * t, y + 0.05 - 0.14 * t
+                return x + 0.02 * t, y + 0.05 - 0.11 * t
             case "ball":
-                return x + 0.06 * t, 0.8 - 0.36 * abs(math.cos(1.5 * t))
+                return x + 0.05 * t, 0.76 - 0.34 * abs(math.cos(1.2 * t))
             case "bird":
-                return x + 0.16 * side * t, y - 0.03 * t
+                return start + 0.13 * side * t, y + 0.02 - 0.03 * t
             case "fish":
-                return x + 0.15 * side * t, 0.84 + 0.01 * math.sin(5 * t)
+                return start + 0.12 * side * t, 0.84 + 0.01 * math.sin(5 * t)
             case "ufo":
-                return x + 0.16 * math.sin(1.6 * t), y - 0.05 + 0.03 * math.sin(3 * t)
+                return x + 0.13 * math.sin(1.6 * t), y - 0.03 + 0.02 * math.sin(3 * t)
             case _:
-                return x + 0.16 * side * t, 0.76
+                return start + 0.12 * side * t, 0.76
 
     def frame(self, t: float, width: int, height: int) -> np.ndarray:
         """The picture after `t` seconds: (height, width, 3) uint8."""
@@ -122,7 +123,7 @@ class Scene:
         image = drawing.backdrop(self.place, width * k, height * k)
         b = drawing.Brush(ImageDraw.Draw(image), width * k, height * k, min(width, height) * k / 5)
         if self.place in ("night", "space"):
-            drawing.stars(b, rng)
+            drawing.stars(b)
         if self.place == "space":
             drawing.planet(b, rng)
         for name in ("sun", "moon", "mountains"):
@@ -145,7 +146,7 @@ class Scene:
         x, y = self.position(t)
         extra = {"fire": "fire" in self.extras} if self.subject == "rocket" else {}
         paint = getattr(drawing, self.subject)
-        paint(b, x * b.width, y * b.height, b.unit * 1.3 * self.size, drawing.COLOURS[self.colour], self.side, t, **extra)
+        paint(b, x * b.width, y * b.height, b.unit * 1.6 * self.size, drawing.COLOURS[self.colour], self.side, t, **extra)
         for name in ("rain", "snow"):
             if name in self.extras:
                 getattr(drawing, name)(b, rng, t)
