@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from benchmarks import random_checkpoints
 from pipelines import memory
-from pipelines.image_to_video import generator_left_by, image_to_video
+from pipelines.image_to_video import draw_of_still, image_to_video
 from pipelines.models import MotionModels, StillModels, load_motion, load_still
 from pipelines.parameters import MotionSettings, StillSettings
 from pipelines.text_to_image import text_to_image
@@ -118,7 +118,7 @@ def run_motion(models: MotionModels, image: Tensor, still: StillSettings, settin
         listener.module(models.vision, lambda a, out: {"16.clip_pixels": a[0], "16.image_embeds": out.image_embeds})
         listener.method(models.vae, "encode", lambda a, out: {"16.concat_latent": out.latent_dist.mean})
         listener.method(models.vae, "decode", lambda a, _: frames.append(a[0]) or {})
-        film = image_to_video(models, image[0].numpy(), settings, after_still=generator_left_by(still))
+        film = image_to_video(models, image[0].numpy(), settings, after_still=draw_of_still(still))
     heard = {name: x for name, x in listener.heard.items() if not name.endswith(".context")}
     return heard | {"13.samples": torch.cat(frames), "14.frames": torch.from_numpy(film)}
 

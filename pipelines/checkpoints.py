@@ -1,4 +1,4 @@
-"""Find and identify checkpoints.
+"""Identify checkpoints.
 
 A checkpoint is one `.safetensors` file, or a folder as diffusers saves it (`folders`). Files that carry their architecture in the
 metadata, key `stillmotion`, are loaded by it: `{"kind": "still" | "motion", "name": ..., "sampling": {...}, "components": {"unet":
@@ -11,8 +11,7 @@ To make a still, another VAE may stand in for the checkpoint's own (`vae`), and 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from errors import CheckpointError, InputError, UnknownNameError
-from pipelines.families import PICKLES, TensorInfo, Tensors, describe, identify, read_safetensors_header
-from pipelines.folders import Homes, describe_folder, is_folder
+from errors import CheckpointError, InputError
+from pipelines.families import TensorInfo, Tensors, describe, identify, read_safetensors_header
+from pipelines.folders import Homes, describe_folder
 from pipelines.ldm import Source, locate
 from pipelines.lora import Lora, inspect_lora, match
+from pipelines.model_files import find, find_checkpoint, list_files
 from pipelines.parameters import StillSettings, parse_loras
 from pipelines.schedules import ContinuousSigmas, DiscreteSigmas
 from pipelines.vae import describe_vae
 from pipelines.weights import FLOATS
 
-ASSETS = Path(__file__).parent.parent / "assets"
-BUNDLED = ASSETS / "checkpoints"
-TOKENIZER = ASSETS / "clip_tokenizer"
-DEMO_STILL, DEMO_MOTION = "stillmotion_demo_still.safetensors", "stillmotion_demo_motion.safetensors"
 # What brings an autoencoder's latents to unit spread: that of Stable Diffusion XL is the second.
 LATENT_SCALES = (0.18215, 0.13025)
 _CLASSES = {
@@ -91,59 +87,17 @@ class StillFiles:
         return [*([(self.vae, 1.0)] if self.vae else []), *self.loras]
 
 
-def list_checkpoints(models_dir: Path) -> dict[str, Path]:
-    """Names as people give them (relative to `checkpoints`, with `/`) to files; the bundled demo checkpoints come last."""
-    own = list_files(models_dir / "checkpoints")
-    return own | {name: BUNDLED / name for name in (DEMO_STILL, DEMO_MOTION) if name not in own and (BUNDLED / name).is_file()}
-
-
-def list_files(folder: Path) -> dict[str, Path]:
-    """Names relative to the folder, with `/`, to files."""
-    return {path.relative_to(folder).as_posix(): path for path in sorted(_models_below(folder))}
-
-
-def _models_below(folder: Path) -> Iterator[Path]:
-    """Links are followed, each folder once: a link may lead back up. A folder that is a model is not looked into."""
-    seen = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        real = Path(root).resolve()
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        if is_folder(Path(root)):
-            folders.clear()
-            yield Path(root)
-        else:
-            yield from (Path(root, name) for name in names if name.endswith(".safetensors"))
-
-
-def find_checkpoint(name: str, models_dir: Path) -> Path:
-    """Raises UnknownNameError with what is there, CheckpointError for formats that can run code."""
-    return _find("checkpoint", name, list_checkpoints(models_dir))
-
-
 def find_still_files(settings: StillSettings, models_dir: Path) -> StillFiles:
     """Finds what the settings name, and looks at every header before anything is loaded. Raises UnknownNameError, CheckpointError."""
     checkpoint = find_checkpoint(settings.checkpoint, models_dir)
     header = read_header(checkpoint, "still")
-    vae = _find("VAE", settings.vae, list_files(models_dir / "vae")) if settings.vae else None
+    vae = find("VAE", settings.vae, list_files(models_dir / "vae")) if settings.vae else None
     if vae:
         check_complete(inspect_vae(vae))
     there = list_files(models_dir / "loras") if settings.loras else {}
-    loras = tuple((_find("LoRA", name, there), strength) for name, strength in parse_loras(settings.loras))
+    loras = tuple((find("LoRA", name, there), strength) for name, strength in parse_loras(settings.loras))
     match_loras(header, loras)
     return StillFiles(header, vae, loras)
-
-
-def _find(kind: str, name: str, known: dict[str, Path]) -> Path:
-    if Path(name).suffix in PICKLES:
-        raise CheckpointError(
-            f"{name} is a pickle file, which can run code when it is opened.", "Use the .safetensors version of this model."
-        )
-    if name not in known:
-        raise UnknownNameError(kind, name, known)
-    return known[name]
 
 
 def read_header(path: Path, kind: str) -> CheckpointFile:

@@ -115,10 +115,10 @@ def _data_directory(data_dir: Path) -> Iterator[Finding]:
 
 
 def _checkpoints(models_dir: Path) -> Iterator[Finding]:
-    from pipelines import checkpoints
+    from pipelines import checkpoints, model_files
 
     usable = set()
-    for name, path in checkpoints.list_checkpoints(models_dir).items():
+    for name, path in model_files.list_checkpoints(models_dir).items():
         try:
             header = checkpoints.inspect(path)
             checkpoints.check_complete(header)
@@ -135,9 +135,9 @@ def _checkpoints(models_dir: Path) -> Iterator[Finding]:
 
 
 def _vaes(folder: Path) -> Iterator[Finding]:
-    from pipelines import checkpoints
+    from pipelines import checkpoints, model_files
 
-    for name, path in checkpoints.list_files(folder).items():
+    for name, path in model_files.list_files(folder).items():
         try:
             header = checkpoints.inspect_vae(path)
             checkpoints.check_complete(header)
@@ -149,8 +149,8 @@ def _vaes(folder: Path) -> Iterator[Finding]:
 
 
 def _loras(folder: Path) -> Iterator[Finding]:
-    from pipelines.checkpoints import list_files
     from pipelines.lora import inspect_lora
+    from pipelines.model_files import list_files
 
     for name, path in list_files(folder).items():
         try:
@@ -169,7 +169,7 @@ def _loras(folder: Path) -> Iterator[Finding]:
 
 def _pickles(root: Path, prefix: str = "") -> Iterator[Finding]:
     from pipelines.families import PICKLES
-    from pipelines.folders import is_folder
+    from pipelines.model_files import is_folder
 
     for folder, inside, files in os.walk(root):
         if is_folder(Path(folder)):  # a model that was examined as one; diffusers may keep pickles beside what is read

@@ -11,8 +11,8 @@ from typing import Any
 
 from errors import CheckpointError
 from pipelines.families import PICKLES, Tensors, read_safetensors_header
+from pipelines.model_files import INDEX
 
-INDEX = "model_index.json"
 _HINT = "Known are folders of Stable Diffusion 1, 2 and XL and of Stable Video Diffusion, as diffusers saves them."
 # pipeline -> kind, and our name of each part to its sub-folder
 _PIPELINES = {
@@ -27,10 +27,6 @@ _STEMS = ("diffusion_pytorch_model", "model")
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}  # autoencoders of 2022
 _MAX_JSON = 50_000_000
 Homes = dict[str, tuple[Path, str]]
-
-
-def is_folder(path: Path) -> bool:
-    return (path / INDEX).is_file()
 
 
 def describe_folder(path: Path) -> tuple[dict[str, Any], Tensors, Homes]:

@@ -9,7 +9,6 @@ alone, so the same settings always give the same film.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,26 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from errors import UnknownNameError
-from pipelines.models import MotionModels
-from pipelines.parameters import GUIDANCE_SHAPES, MotionSettings, StillSettings
-from pipelines.pieces import Relief, decoding_cuts, one_pass, uncut
+from pipelines.latents import draw_of, empty, start, visited_sigmas
+from pipelines.models import Denoiser, MotionModels
+from pipelines.parameters import GUIDANCE_SHAPES, MotionSettings, Sampling, StillSettings
+from pipelines.pieces import Relief, one_pass, uncut
 from pipelines.progress import IsCanceled, Report, Steps, never, silent
-from pipelines.sampling import count_model_calls, initial_noise, sample
-from pipelines.schedules import make_sigmas
-from pipelines.text_to_image import decode, in_tiles
+from pipelines.sampling import count_model_calls, sample
+from pipelines.text_to_image import centre_crop, decode, encode
+from pipelines.values import Draw, Latents, MotionConditioning, Pictures
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 CLIP_SIDE = 224
-
-
-@dataclass(frozen=True)
-class MotionConditioning:
-    """Of the still: its `embedding` (1, 1, width) and its unscaled `latent` (1, 4, h, w). `ids` (1, 3): fps - 1, motion bucket,
-    augmentation level."""
-
-    embedding: Tensor
-    latent: Tensor
-    ids: Tensor
 
 
 @torch.inference_mode()
@@ -46,7 +36,7 @@ def image_to_video(
     settings: MotionSettings,
     report: Report = silent,
     is_canceled: IsCanceled = never,
-    after_still: torch.Generator | None = None,
+    after_still: Draw | None = None,
     relief: Relief | None = None,
 ) -> np.ndarray:
     """The frames: (frames, height, width, 3) float32 in 0..1. `still`: (h, w, 3) in 0..1, any size; cropped to the film's aspect.
@@ -55,99 +45,119 @@ def image_to_video(
     """
     device = models.placement.device
     relief = relief or Relief(device=device)
-    unet, vae, vision = models.unet, models.vae, models.vision
-    # 1. The way ahead.
-    sigmas = make_sigmas(settings.schedule, settings.steps, models.spacing, sampler=settings.sampler)
-    steps = Steps("motion", count_model_calls(settings.sampler, sigmas), report, is_canceled)
-    steps.begin()
+    picture = Pictures(still[None], after_still)
+    conditioning = condition(models.vision, models.vae, picture, settings, models.placement.dtype, relief)
+    nothing = empty(settings.width, settings.height, settings.frames)
+    scale = guidance_scale(settings.min_guidance, settings.guidance, settings.frames, settings.guidance_shape)
+    latents = sample_motion(
+        models.denoiser(), conditioning, conditioning.without_still(), nothing, Sampling.of(settings), scale, report, is_canceled, relief
+    )
+    return decode_frames(models.vae, latents, report, is_canceled, relief)
 
-    # 2. What the model sees of the still, and where sampling starts: noise for all frames in one draw.
-    conditioning = condition(models, still, settings, after_still, relief)
-    noise = initial_noise((settings.frames, 4, settings.height // 8, settings.width // 8), settings.seed)
-    x = models.spacing.noise_latent(noise, torch.zeros_like(noise), sigmas[0]).to(device)
 
-    # 3. From noise to latents. This is the only place where the model is called.
-    scale = guidance_scale(settings).to(device)
-
-    def denoise(x: Tensor, sigma: float) -> Tensor:
-        steps()
-        return relief(
-            "motion",
-            lambda plan: guided(models, x, sigma, conditioning, scale, steps.check, is_batched=plan.is_batched),
-            one_pass if bool((scale != 1).any()) else uncut,
-            busy=unet,
-            idle=(vision, vae),
-        )
-
-    with relief.bring("motion", unet, idle=(vision, vae)):
-        latents = sample(settings.sampler, denoise, x, sigmas, settings.seed)
-    steps.done()
-
-    # 4. Latents to frames. An image decoder sees each alone, a temporal one a few together.
-    decoding = Steps("decoding", settings.frames, report, is_canceled)
+def decode_frames(
+    vae: torch.nn.Module, latents: Latents, report: Report, is_canceled: IsCanceled, relief: Relief, tile: int = 0
+) -> np.ndarray:
+    """Latents to frames. An image decoder sees each alone, a temporal one a few together. Raises Canceled, MemoryExhaustedError."""
+    decoding = Steps("decoding", len(latents.samples), report, is_canceled)
     decoding.begin()
-    with relief.bring("decoding", vae, idle=(unet, vision)):
-        frames = decode(vae, latents, decoding, relief, idle=(unet, vision))
+    frames = decode(vae, latents, decoding, relief, tile=tile)
     decoding.done()
     return frames
 
 
+@torch.inference_mode()
+def sample_motion(
+    models: Denoiser,
+    cond: MotionConditioning,
+    uncond: MotionConditioning,
+    latents: Latents,
+    sampling: Sampling,
+    scale: Tensor,
+    report: Report = silent,
+    is_canceled: IsCanceled = never,
+    relief: Relief | None = None,
+) -> Latents:
+    """From noise to the latents of all frames. `scale` (frames, 1, 1, 1): guidance of each. Raises Canceled, MemoryExhaustedError."""
+    device, unet = models.placement.device, models.unet
+    relief = relief or Relief(device=device)
+    # 1. The way ahead.
+    sigmas = visited_sigmas(models.spacing, sampling)
+    steps = Steps("motion", count_model_calls(sampling.sampler, sigmas), report, is_canceled)
+    if len(sigmas) < 2:
+        return latents
+    steps.begin()
+    cond, uncond = (for_sampling(told, latents, device) for told in (cond, uncond))
+    scale = scale.to(device)
+    x = start(models.spacing, sampling, latents, models.scale, sigmas).to(device)  # noise for all frames in one draw
+
+    # 2. From noise to latents. This is the only place where the model is called.
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        steps()
+        return relief(
+            "motion",
+            lambda plan: guided(models, x, sigma, cond, uncond, scale, steps.check, is_batched=plan.is_batched),
+            one_pass if bool((scale != 1).any()) else uncut,
+            busy=(unet,),
+        )
+
+    with relief.bring("motion", unet):
+        found = sample(sampling.sampler, denoise, x, sigmas, sampling.seed)
+    steps.done()
+    return Latents((found.float() / models.scale).cpu().numpy(), draw_of(sampling, latents))
+
+
+def for_sampling(told: MotionConditioning, latents: Latents, device: torch.device) -> MotionConditioning:
+    """On the device; the still's latent brought to the size of the frames' (bilinear), if they differ."""
+    latent, size = told.latent.to(device), latents.samples.shape[2:]
+    if latent.shape[2:] != size:
+        latent = F.interpolate(latent, size=size, mode="bilinear")
+    return MotionConditioning(told.embedding.to(device), latent, told.ids.to(device))
+
+
+@torch.inference_mode()
 def condition(
-    models: MotionModels,
-    still: np.ndarray,
+    vision: torch.nn.Module,
+    vae: torch.nn.Module,
+    still: Pictures,
     settings: MotionSettings,
-    after_still: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
     relief: Relief | None = None,
 ) -> MotionConditioning:
-    """See, crop, add augmentation noise, encode. Raises MemoryExhaustedError; the settings were checked before."""
-    placement = models.placement
-    relief = relief or Relief(device=placement.device)
-    unet, vae, vision = models.unet, models.vae, models.vision
-    pixels = torch.from_numpy(np.ascontiguousarray(still, dtype=np.float32)).permute(2, 0, 1)[None]  # (1, 3, h, w) in 0..1
-    seen = clip_pixels(pixels).to(placement.device, placement.dtype)
-    with relief.bring("motion", vision, idle=(unet, vae)):
-        embedding = relief("motion", lambda _: vision(seen).image_embeds[:, None].float(), idle=(unet, vae))
+    """See the first picture, crop it, add augmentation noise, encode; the result is on the host. `dtype`: the vision tower's. Raises
+    MemoryExhaustedError; the settings were checked before."""
+    relief = relief or Relief(device=next(vae.parameters()).device)
+    pixels = torch.from_numpy(np.ascontiguousarray(still.pixels[:1], dtype=np.float32)).permute(0, 3, 1, 2)  # (1, 3, h, w) in 0..1
+    seen = clip_pixels(pixels).to(relief.device, dtype)
+    with relief.bring("motion", vision):
+        embedding = relief("motion", lambda _: vision(seen).image_embeds[:, None].float(), busy=(vision,)).cpu()
     pixels = crop_and_resize(pixels, settings.width, settings.height)
     if settings.augmentation_level > 0:
-        pixels = pixels + augmentation_noise(settings, after_still) * settings.augmentation_level
-    shown = (pixels * 2 - 1).to(placement.device, vae.dtype)
-    with relief.bring("motion", vae, idle=(unet, vision)):
-        cuts = decoding_cuts(1, settings.height // 8, settings.width // 8)
-        latent = relief("motion", lambda plan: encode(vae, shown, plan.tile), cuts, idle=(unet, vision))
-    ids = torch.tensor([[settings.fps - 1, settings.motion_bucket_id, settings.augmentation_level]], device=placement.device)
+        pixels = pixels + augmentation_noise(settings, still.draw) * settings.augmentation_level
+    latent = encode(vae, pixels * 2 - 1, "motion", relief).cpu()
+    ids = torch.tensor([[settings.fps - 1, settings.motion_bucket_id, settings.augmentation_level]])
     return MotionConditioning(embedding, latent, ids)
 
 
-def encode(vae: torch.nn.Module, pixels: Tensor, tile: int = 0) -> Tensor:
-    """(1, 3, height, width) in -1..1 to the mean of the unscaled latents, (1, 4, h, w); in tiles of as many latents, if not 0."""
-
-    def mean(part: Tensor) -> Tensor:
-        return vae.encode(part).latent_dist.mean.float()
-
-    return in_tiles(mean, pixels, tile, given=8, made=1) if tile else mean(pixels)
-
-
-def augmentation_noise(settings: MotionSettings, after_still: torch.Generator | None) -> Tensor:
+def augmentation_noise(settings: MotionSettings, after_still: Draw | None) -> Tensor:
     """Unit noise for the pixels of the still, (1, 3, height, width).
 
     ComfyUI draws it from the process's global generator, in whatever state that is. When a workflow runs there for the first time, the
-    state is what sampling the still left, and the values are drawn one by one; `after_still` in that state gives the same noise. Without
-    it, for a picture that was given, the film's own seed is used, after the noise that sampling starts from.
+    state is what sampling the still left, and the values are drawn one by one; after the same draw this is the same noise. For a picture
+    that was given nothing was drawn before, and seed 0 is used.
     """
     height, width = settings.height, settings.width
     if after_still is None:
-        generator = torch.Generator().manual_seed(settings.seed)
-        torch.randn((settings.frames, 4, height // 8, width // 8), generator=generator)
-        return torch.randn((1, height, width, 3), generator=generator).permute(0, 3, 1, 2)
+        return torch.randn((1, height, width, 3), generator=torch.Generator().manual_seed(0)).permute(0, 3, 1, 2)
+    generator = torch.Generator().manual_seed(after_still.seed)
+    torch.randn(after_still.shape, generator=generator)
     strided = torch.empty_strided((1, height, width, 3), (3 * height * width, width, 1, height * width))  # torch fills it serially
-    return strided.normal_(generator=after_still).permute(0, 3, 1, 2)
+    return strided.normal_(generator=generator).permute(0, 3, 1, 2)
 
 
-def generator_left_by(still: StillSettings) -> torch.Generator:
-    """In the state in which sampling this still leaves the global generator of a ComfyUI that did nothing before."""
-    generator = torch.Generator().manual_seed(still.seed if still.sampler != "ddim" else (still.seed + 1) % 2**64)
-    torch.randn((1, 4, still.height // 8, still.width // 8), generator=generator)
-    return generator
+def draw_of_still(still: StillSettings) -> Draw:
+    """What sampling this still draws."""
+    return draw_of(Sampling.of(still), empty(still.width, still.height))
 
 
 def clip_pixels(pixels: Tensor) -> Tensor:
@@ -173,55 +183,48 @@ def crop_and_resize(pixels: Tensor, width: int, height: int) -> Tensor:
     return F.interpolate(pixels, size=(height, width), mode="bilinear")
 
 
-def centre_crop(pixels: Tensor, width: int, height: int) -> Tensor:
-    top, left = (pixels.shape[2] - height) // 2, (pixels.shape[3] - width) // 2
-    return pixels[:, :, top : top + height, left : left + width]
-
-
-def guidance_scale(settings: MotionSettings) -> Tensor:
-    """Guidance of each frame, (frames, 1, 1, 1). Linear: from min_guidance at the first to guidance at the last. Triangle: up to
-    guidance in the middle and back, for films that are to end where they began."""
-    low, high, n = settings.min_guidance, settings.guidance, settings.frames
-    if settings.guidance_shape == "linear":
-        scale = torch.linspace(low, high, n)
-    elif settings.guidance_shape == "triangle":
-        scale = low + (high - low) * (1 - (2 * torch.linspace(0, 1, n) - 1).abs())
+def guidance_scale(low: float, high: float, frames: int, shape: str = "linear") -> Tensor:
+    """Guidance of each frame, (frames, 1, 1, 1). Linear: from low at the first to high at the last. Triangle: up to high in the middle and
+    back, for films that are to end where they began."""
+    if shape == "linear":
+        scale = torch.linspace(low, high, frames)
+    elif shape == "triangle":
+        scale = low + (high - low) * (1 - (2 * torch.linspace(0, 1, frames) - 1).abs())
     else:
-        raise UnknownNameError("guidance shape", settings.guidance_shape, GUIDANCE_SHAPES)
+        raise UnknownNameError("guidance shape", shape, GUIDANCE_SHAPES)
     return scale.view(-1, 1, 1, 1)
 
 
 def guided(
-    models: MotionModels,
+    models: Denoiser,
     x: Tensor,
     sigma: float,
-    conditioning: MotionConditioning,
+    cond: MotionConditioning,
+    uncond: MotionConditioning,
     scale: Tensor,
     check: Callable[[], None] = never,
     *,
     is_batched: bool = True,
 ) -> Tensor:
-    """The predicted x0 of all frames, (frames, 4, h, w). Without the still (uncond) its latent and its embedding are zeros; where every
-    frame's guidance is 1 that pass is left out. `check` is called between two calls of the model, if there are two; it may raise."""
-    embedding, latent, ids = conditioning.embedding, conditioning.latent, conditioning.ids
+    """The predicted x0 of all frames, (frames, 4, h, w); where every frame's guidance is 1 the pass without the still is left out. `check`
+    is called between two calls of the model, if there are two; it may raise."""
     if bool((scale == 1).all()):
-        return predict(models, x[None], sigma, embedding, latent, ids)[0]
-    nothing, empty = torch.zeros_like(embedding), torch.zeros_like(latent)
+        return predict(models, x[None], sigma, cond)[0]
     if is_batched:
-        together = torch.cat([nothing, embedding]), torch.cat([empty, latent])
-        uncond, cond = predict(models, torch.stack([x, x]), sigma, *together, ids.repeat(2, 1))
+        pairs = zip(vars(uncond).values(), vars(cond).values(), strict=True)
+        without, with_still = predict(models, torch.stack([x, x]), sigma, MotionConditioning(*map(torch.cat, pairs)))
     else:
-        (uncond,) = predict(models, x[None], sigma, nothing, empty, ids)
+        (without,) = predict(models, x[None], sigma, uncond)
         check()
-        (cond,) = predict(models, x[None], sigma, embedding, latent, ids)
-    return uncond + scale * (cond - uncond)
+        (with_still,) = predict(models, x[None], sigma, cond)
+    return without + scale * (with_still - without)
 
 
-def predict(models: MotionModels, x: Tensor, sigma: float, embedding: Tensor, latent: Tensor, ids: Tensor) -> Tensor:
+def predict(models: Denoiser, x: Tensor, sigma: float, told: MotionConditioning) -> Tensor:
     """One call of the UNet: (n, frames, 4, h, w) to the x0 it predicts, in the dtype of x."""
     dtype = models.placement.dtype
     timestep = models.spacing.timestep(sigma).to(x.device)
-    stills = latent[:, None].expand(-1, x.shape[1], -1, -1, -1)  # every frame sees the same still
+    stills = told.latent[:, None].expand(-1, x.shape[1], -1, -1, -1)  # every frame sees the same still
     shown = torch.cat([models.spacing.scale_input(x, sigma), stills], dim=2)
-    output = models.unet(shown.to(dtype), timestep, embedding.to(dtype), ids).sample
+    output = models.unet(shown.to(dtype), timestep, told.embedding.to(dtype), told.ids).sample
     return models.spacing.denoised(x, output.to(x.dtype), sigma)

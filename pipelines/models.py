@@ -11,12 +11,14 @@ import torch
 from torch import nn
 
 from errors import CheckpointError
-from pipelines.checkpoints import LATENT_SCALES, TOKENIZER, CheckpointFile, build, inspect_vae, match_loras, read_header, sources_of
+from pipelines.checkpoints import LATENT_SCALES, CheckpointFile, build, inspect_vae, match_loras, read_header, sources_of
 from pipelines.ldm import Source
 from pipelines.lora import Lora, merge
 from pipelines.memory import ALL_STAY, Placement, place
+from pipelines.model_files import TOKENIZER
 from pipelines.progress import IsCanceled, Report, Steps, never, silent
 from pipelines.schedules import ContinuousSigmas, DiscreteSigmas
+from pipelines.values import LoraStrengths, ModelSource, TextSource, VaeSource, VisionSource
 from pipelines.weights import read_tensors
 
 if TYPE_CHECKING:
@@ -26,8 +28,38 @@ MIB = 2**20
 
 
 @dataclass(frozen=True)
+class Denoiser:
+    """A UNet, how it counts noise levels, and what brings its latents to unit spread."""
+
+    unet: nn.Module
+    spacing: DiscreteSigmas | ContinuousSigmas
+    scale: float
+    placement: Placement
+
+
+@dataclass(frozen=True)
+class TextEncoders:
+    """Stable Diffusion XL has a second one, with a tokenizer of its own."""
+
+    text_encoder: nn.Module
+    tokenizer: CLIPTokenizer
+    text_encoder_2: nn.Module | None = None
+    tokenizer_2: CLIPTokenizer | None = None
+
+    def modules(self) -> tuple[nn.Module, ...]:
+        return (self.text_encoder,) if self.text_encoder_2 is None else (self.text_encoder, self.text_encoder_2)
+
+
+@dataclass(frozen=True)
+class Single:
+    """An autoencoder or a vision tower."""
+
+    module: nn.Module
+
+
+@dataclass(frozen=True)
 class StillModels:
-    """`vae.config.scaling_factor` is the latent scale. Stable Diffusion XL has a second text encoder, and its tokenizer."""
+    """Everything stage 1 needs."""
 
     name: str
     unet: nn.Module
@@ -39,18 +71,36 @@ class StillModels:
     text_encoder_2: nn.Module | None = None
     tokenizer_2: CLIPTokenizer | None = None
 
-    def text_encoders(self) -> tuple[nn.Module, ...]:
-        return (self.text_encoder,) if self.text_encoder_2 is None else (self.text_encoder, self.text_encoder_2)
+    def denoiser(self) -> Denoiser:
+        return Denoiser(self.unet, self.spacing, self.vae.config.scaling_factor, self.placement)
+
+    def encoders(self) -> TextEncoders:
+        return TextEncoders(self.text_encoder, self.tokenizer, self.text_encoder_2, self.tokenizer_2)
 
 
 @dataclass(frozen=True)
 class MotionModels:
+    """Everything stage 2 needs."""
+
     name: str
     unet: nn.Module
     vae: nn.Module
     vision: nn.Module
     spacing: ContinuousSigmas
     placement: Placement
+
+    def denoiser(self) -> Denoiser:
+        return Denoiser(self.unet, self.spacing, self.vae.config.scaling_factor, self.placement)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How models are loaded: where to, who hears of it, and what of them is on the device from then on."""
+
+    placement: Placement
+    report: Report = silent
+    is_canceled: IsCanceled = never
+    residence: str = ALL_STAY
 
 
 def load_still(
@@ -61,7 +111,7 @@ def load_still(
     residence: str = ALL_STAY,
     *,
     vae: Path | None = None,
-    loras: Sequence[tuple[Path, float]] = (),
+    loras: LoraStrengths | Sequence[tuple[Path, float]] = (),
 ) -> StillModels:
     """Everything stage 1 needs; with `vae`, that file's autoencoder instead of the checkpoint's own, and with the LoRAs of these files and
     strengths in its weights. Raises CheckpointError, Canceled."""
@@ -69,12 +119,54 @@ def load_still(
     matched = match_loras(header, loras)
     owners = dict.fromkeys(header.parts(), header)
     if vae:
-        owners["vae"] = inspect_vae(vae, header.components["vae"].get("scaling_factor", LATENT_SCALES[0]))
-    parts: dict[str, Any] = _load_parts(owners, placement, report, is_canceled, residence, matched)
-    for encoder, tokenizer in {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}.items():
-        if encoder in parts:
-            parts[tokenizer] = _tokenizer(header.components[encoder].get("pad_token_id"))
-    return StillModels(name=header.path.name, spacing=DiscreteSigmas(**header.sampling), placement=placement, **parts)
+        owners["vae"] = inspect_vae(vae, scale_of(header))
+    parts: dict[str, Any] = _load_parts(owners, Loading(placement, report, is_canceled, residence), matched)
+    spacing = DiscreteSigmas(**header.sampling)
+    return StillModels(name=path.name, spacing=spacing, placement=placement, **parts, **_tokenizers(header))
+
+
+def load_motion(
+    path: Path, placement: Placement, report: Report = silent, is_canceled: IsCanceled = never, residence: str = ALL_STAY
+) -> MotionModels:
+    """Everything stage 2 needs. Raises CheckpointError, Canceled."""
+    header = read_header(path, "motion")
+    parts = _load_parts(dict.fromkeys(header.parts(), header), Loading(placement, report, is_canceled, residence))
+    return MotionModels(name=path.name, spacing=ContinuousSigmas(**header.sampling), placement=placement, **parts)
+
+
+def load_denoiser(source: ModelSource, loading: Loading) -> Denoiser:
+    """The UNet alone. Raises CheckpointError, Canceled."""
+    header = read_header(source.path, source.kind)
+    unet = _load_parts({"unet": header}, loading, match_loras(header, source.loras))["unet"]
+    spacing = DiscreteSigmas if source.kind == "still" else ContinuousSigmas
+    return Denoiser(unet, spacing(**header.sampling), scale_of(header), loading.placement)
+
+
+def load_encoders(source: TextSource, loading: Loading) -> TextEncoders:
+    """The text encoders alone. Raises CheckpointError, Canceled."""
+    header = read_header(source.path, "still")
+    owners = {part: header for part in header.parts() if part.startswith("text_encoder")}
+    return TextEncoders(**_load_parts(owners, loading, match_loras(header, source.loras)), **_tokenizers(header))
+
+
+def load_vae(source: VaeSource, loading: Loading) -> Single:
+    """The autoencoder alone. Raises CheckpointError, Canceled."""
+    header = inspect_vae(source.path) if source.kind == "vae" else read_header(source.path, source.kind)
+    return Single(_load_parts({"vae": header}, loading)["vae"])
+
+
+def load_vision(source: VisionSource, loading: Loading) -> Single:
+    """The vision tower alone. Raises CheckpointError, Canceled."""
+    return Single(_load_parts({"vision": read_header(source.path, "motion")}, loading)["vision"])
+
+
+def scale_of(header: CheckpointFile) -> float:
+    return header.components["vae"].get("scaling_factor", LATENT_SCALES[0])
+
+
+def _tokenizers(header: CheckpointFile) -> dict[str, CLIPTokenizer]:
+    encoders = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+    return {name: _tokenizer(header.components[part].get("pad_token_id")) for part, name in encoders.items() if part in header.components}
 
 
 def _tokenizer(padding: int | None) -> CLIPTokenizer:
@@ -87,28 +179,13 @@ def _tokenizer(padding: int | None) -> CLIPTokenizer:
     return tokenizer
 
 
-def load_motion(
-    path: Path, placement: Placement, report: Report = silent, is_canceled: IsCanceled = never, residence: str = ALL_STAY
-) -> MotionModels:
-    """Everything stage 2 needs. Raises CheckpointError, Canceled."""
-    header = read_header(path, "motion")
-    parts = _load_parts(dict.fromkeys(header.parts(), header), placement, report, is_canceled, residence)
-    return MotionModels(name=path.name, spacing=ContinuousSigmas(**header.sampling), placement=placement, **parts)
-
-
-def _load_parts(
-    owners: Mapping[str, CheckpointFile],
-    placement: Placement,
-    report: Report,
-    is_canceled: IsCanceled,
-    residence: str,
-    loras: Sequence[Lora] = (),
-) -> dict[str, nn.Module]:
+def _load_parts(owners: Mapping[str, CheckpointFile], loading: Loading, loras: Sequence[Lora] = ()) -> dict[str, nn.Module]:
     """Every part from the file that owns it, complete before the first weight is read. `report` hears of every MiB."""
+    placement, residence = loading.placement, loading.residence
     models = {part: build(header, part) for part, header in owners.items()}
     sources = {part: sources_of(owners[part], part, model.state_dict()) for part, model in models.items()}
     total = sum(_bytes_of(owners[part], found) for part, found in sources.items())
-    steps, done = Steps("loading", max(1, total // MIB), report, is_canceled), 0
+    steps, done = Steps("loading", max(1, total // MIB), loading.report, loading.is_canceled), 0
     steps.begin()
 
     def told(count: int) -> None:

@@ -192,6 +192,27 @@ class MachineSettings:
 AUTOMATIC = MachineSettings()
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """One run of a sampler. Of its steps those from `first_step` to before `last_step` are run. Without `adds_noise` it goes on from
+    noisy latents; with `leaves_noise` it stops there, instead of going down to none at `last_step`."""
+
+    seed: int
+    steps: int
+    guidance: float
+    sampler: str
+    schedule: str
+    denoise: float = 1.0
+    first_step: int = 0
+    last_step: int = 10_000
+    adds_noise: bool = True
+    leaves_noise: bool = False
+
+    @classmethod
+    def of(cls, settings: StillSettings | MotionSettings) -> Sampling:
+        return cls(settings.seed, settings.steps, settings.guidance, settings.sampler, settings.schedule)
+
+
 def declarations(settings_class: type) -> dict[str, tuple[type, Any, Any]]:
     """Name to (type, declaration, default) of each parameter; the default is `dataclasses.MISSING` where one must be given."""
     hints = typing.get_type_hints(settings_class, include_extras=True)

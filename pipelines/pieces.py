@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -163,18 +163,20 @@ class Relief:
     """Runs pieces of work as `plan` cuts them, and smaller after each time that memory ran out: each phase has its own cut from then
     on. `notes` tell what happened, a line each.
 
-    `spare()` frees what belongs to no part of this job, and says whether there was any. `advice(phase, plan)` says what would fit."""
+    `spare()` frees what belongs to no part of this job, and says whether there was any. `models()` are those that this job has loaded.
+    `advice(phase, plan)` says what would fit."""
 
     def __init__(
         self,
         plan: Plan = _LEVELS["high"],
         device: torch.device | str = "cpu",
         spare: Callable[[], bool] = lambda: False,
+        models: Callable[[], Iterable[nn.Module]] = tuple,
         advice: Callable[[str, Plan], str] = lambda phase, plan: "Use a smaller size or fewer frames.",
     ) -> None:
         self.plan, self.device, self.notes = plan, torch.device(device), []
         self.has_streamed = False  # a model that came whole, and from now on comes layer by layer
-        self.spare, self._advice = spare, advice
+        self.spare, self._models, self._advice = spare, models, advice
         self._cuts: dict[str, Plan] = {}
 
     def __call__(
@@ -183,13 +185,12 @@ class Relief:
         work: Callable[[Plan], T],
         smaller: Smaller = uncut,
         *,
-        busy: nn.Module | None = None,
-        idle: Sequence[nn.Module] = (),
+        busy: Sequence[nn.Module] = (),
     ) -> T:
-        """The result of `work(plan)`. `busy` is the model that it calls, `idle` are those of this job that it does not.
+        """The result of `work(plan)`. `busy` are the models that it calls.
 
         Raises MemoryExhaustedError when there is nothing left to free and nothing smaller. Nothing of a failed try is kept."""
-        remedies = self._remedies(phase, smaller, busy, idle)
+        remedies = self._remedies(phase, smaller, busy)
         while True:
             try:
                 return work(self.cut(phase))
@@ -209,11 +210,11 @@ class Relief:
         return self._cuts.get(phase, self.plan)
 
     @contextmanager
-    def bring(self, phase: str, *modules: nn.Module, idle: Sequence[nn.Module] = ()) -> Iterator[None]:
+    def bring(self, phase: str, *modules: nn.Module) -> Iterator[None]:
         """These models are on the device for the length of the block; a UNet for which there is no room comes layer by layer."""
         with ExitStack() as there:
             for module in modules:
-                self(phase, lambda _, module=module: there.enter_context(on_device(module, self.device)), busy=module, idle=idle)
+                self(phase, lambda _, module=module: there.enter_context(on_device(module, self.device)), busy=modules)
             yield
 
     @contextmanager
@@ -228,19 +229,21 @@ class Relief:
         release(self.device)
         raise MemoryExhaustedError("There is not enough memory for this film.", self._advice("motion", self.plan))
 
-    def _remedies(self, phase: str, smaller: Smaller, busy: nn.Module | None, idle: Sequence[nn.Module]) -> Iterator[str]:
+    def _remedies(self, phase: str, smaller: Smaller, busy: Sequence[nn.Module]) -> Iterator[str]:
         """One measure after the other, each told in words once it is taken."""
-        if self._free(idle):
+        if self._free(busy):
             yield "models that were not at work left it, and it went on"
         while plan := smaller(before := self.cut(phase)):
             self._cuts[phase] = plan
             yield f"it went on {_difference(before, plan)}"
-        if busy is not None and self.device.type != "cpu" and stream(busy, self.device):
+        streamed = [stream(module, self.device) for module in busy] if self.device.type != "cpu" else []
+        if any(streamed):
             self.has_streamed = True
             yield "it went on with one layer at a time on the device"
 
-    def _free(self, idle: Sequence[nn.Module]) -> bool:
-        here = self.device.type
+    def _free(self, busy: Sequence[nn.Module]) -> bool:
+        here, working = self.device.type, {id(module) for module in busy}
+        idle = [module for module in self._models() if id(module) not in working]
         there = [module for module in idle if not is_streamed(module) and next(module.parameters()).device.type == here != "cpu"]
         for module in there:
             move(module, torch.device("cpu"))

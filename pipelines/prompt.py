@@ -13,11 +13,12 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from errors import InputError
+from pipelines.values import Conditioning
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -34,21 +35,6 @@ _BRACKET = re.compile(r"\\[()]|[()]")
 _ESCAPED = re.compile(r"\\([()])")
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\s*")
 _EMBEDDING = re.compile(r"(?:^|[ \n])embedding:\s*")
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """What a UNet is told of n prompts: `context` (n, tokens, width) for its cross-attention. Stable Diffusion XL's is told besides
-    `pooled` (n, 1280), one vector for all of a prompt, and `sizes` (n, 6): height and width of the picture, the place of its upper left
-    corner in the whole, and height and width again, that are asked for; in pixels."""
-
-    context: torch.Tensor
-    pooled: torch.Tensor | None = None
-    sizes: torch.Tensor | None = None
-
-    def added(self) -> dict[str, Any]:
-        """The UNet's `added_cond_kwargs`."""
-        return {} if self.pooled is None else {"text_embeds": self.pooled, "time_ids": self.sizes}
 
 
 @dataclass(frozen=True, slots=True)

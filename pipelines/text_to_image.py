@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from pipelines import prompt
-from pipelines.models import StillModels
-from pipelines.parameters import StillSettings
+from pipelines.latents import draw_of, empty, start, visited_sigmas
+from pipelines.models import Denoiser, StillModels, TextEncoders
+from pipelines.parameters import Sampling, StillSettings
 from pipelines.pieces import Plan, Relief, decoding_cuts, one_pass, uncut
 from pipelines.progress import IsCanceled, Report, Steps, never, silent
-from pipelines.prompt import Conditioning
-from pipelines.sampling import count_model_calls, initial_noise, sample
-from pipelines.schedules import make_sigmas
+from pipelines.sampling import count_model_calls, sample
+from pipelines.values import Conditioning, Latents
 
 TILE_OVERLAP = 0.25
 
@@ -35,55 +35,83 @@ def text_to_image(
     relief: Relief | None = None,
 ) -> np.ndarray:
     """The still: (height, width, 3) float32 in 0..1. Raises Canceled between two model calls, MemoryExhaustedError."""
-    device = models.placement.device
+    relief = relief or Relief(device=models.placement.device)
+    cond, uncond = (encode_prompt(models.encoders(), text, relief) for text in (settings.prompt, settings.negative_prompt))
+    nothing = empty(settings.width, settings.height)
+    latents = sample_still(models.denoiser(), cond, uncond, nothing, Sampling.of(settings), report, is_canceled, relief)
+    return decode(models.vae, latents, relief=relief, device=models.placement.device)[0]
+
+
+@torch.inference_mode()
+def encode_prompt(encoders: TextEncoders, text: str, relief: Relief | None = None, *, last_layer: int = -1) -> Conditioning:
+    """What the UNet is told of a prompt, on the host. `last_layer` counts from the end; Stable Diffusion XL always takes the last but one.
+    Raises InputError for a weight that is too large, MemoryExhaustedError."""
+    relief, modules = relief or Relief(device=next(encoders.text_encoder.parameters()).device), encoders.modules()
+
+    def read() -> Conditioning:
+        if encoders.text_encoder_2 is None:
+            return Conditioning(prompt.encode(encoders.text_encoder, encoders.tokenizer, text, clip_skip=last_layer).cpu())
+        first, second = (encoders.text_encoder, encoders.tokenizer), (encoders.text_encoder_2, encoders.tokenizer_2)
+        context, pooled = prompt.encode_xl(first, second, text)
+        return Conditioning(context.cpu(), pooled.cpu())
+
+    with relief.bring("still", *modules):
+        return relief("still", lambda _: read(), busy=modules)
+
+
+@torch.inference_mode()
+def sample_still(
+    models: Denoiser,
+    cond: Conditioning,
+    uncond: Conditioning,
+    latents: Latents,
+    sampling: Sampling,
+    report: Report = silent,
+    is_canceled: IsCanceled = never,
+    relief: Relief | None = None,
+) -> Latents:
+    """From latents (zeros, or those of a picture) and noise to latents of what `cond` says, n at once. Raises Canceled between two model
+    calls, MemoryExhaustedError."""
+    device, unet = models.placement.device, models.unet
     relief = relief or Relief(device=device)
-    unet, vae, encoders = models.unet, models.vae, models.text_encoders()
     # 1. The way ahead: which noise levels, how many model calls.
-    sigmas = make_sigmas(settings.schedule, settings.steps, models.spacing, sampler=settings.sampler)
-    steps = Steps("still", count_model_calls(settings.sampler, sigmas), report, is_canceled)
+    sigmas = visited_sigmas(models.spacing, sampling)
+    steps = Steps("still", count_model_calls(sampling.sampler, sigmas), report, is_canceled)
+    if len(sigmas) < 2:
+        return latents
     steps.begin()
+    cond, uncond = (for_sampling(told, latents, device) for told in (cond, uncond))
+    x = start(models.spacing, sampling, latents, models.scale, sigmas).to(device)
 
-    # 2. What is asked for, and what guidance pushes away from; and where sampling starts: pure noise, drawn on the CPU.
-    def encode(text: str) -> Conditioning:
-        return relief("still", lambda _: condition(models, text, settings), idle=(unet, vae))
-
-    with relief.bring("still", *encoders, idle=(unet, vae)):
-        cond, uncond = encode(settings.prompt), encode(settings.negative_prompt)
-    noise = initial_noise((1, 4, settings.height // 8, settings.width // 8), settings.seed)
-    x = models.spacing.noise_latent(noise, torch.zeros_like(noise), sigmas[0]).to(device)
-
-    # 3. The way from noise to latent. This is the only place where the model is called.
+    # 2. The way from noise to latent. This is the only place where the model is called.
     def denoise(x: Tensor, sigma: float) -> Tensor:
         steps()
         return relief(
             "still",
-            lambda plan: guided(models, x, sigma, cond, uncond, settings.guidance, steps.check, is_batched=plan.is_batched),
-            one_pass if settings.guidance != 1 else uncut,
-            busy=unet,
-            idle=(*encoders, vae),
+            lambda plan: guided(models, x, sigma, cond, uncond, sampling.guidance, steps.check, is_batched=plan.is_batched),
+            one_pass if sampling.guidance != 1 else uncut,
+            busy=(unet,),
         )
 
-    with relief.bring("still", unet, idle=(*encoders, vae)):
-        latent = sample(settings.sampler, denoise, x, sigmas, settings.seed)
+    with relief.bring("still", unet):
+        found = sample(sampling.sampler, denoise, x, sigmas, sampling.seed)
     steps.done()
-
-    # 4. Latent to picture.
-    with relief.bring("still", vae, idle=(unet, *encoders)):
-        return decode(vae, latent, relief=relief, idle=(unet, *encoders))[0]
+    return Latents((found.float() / models.scale).cpu().numpy(), draw_of(sampling, latents))
 
 
-def condition(models: StillModels, text: str, settings: StillSettings) -> Conditioning:
-    """What the UNet is told of a prompt. Stable Diffusion XL's is told as well that the picture is whole and of the size asked for."""
-    if models.text_encoder_2 is None:
-        return Conditioning(prompt.encode(models.text_encoder, models.tokenizer, text))
-    first, second = (models.text_encoder, models.tokenizer), (models.text_encoder_2, models.tokenizer_2)
-    context, pooled = prompt.encode_xl(first, second, text)
-    size = [settings.height, settings.width]
-    return Conditioning(context, pooled, torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32, device=pooled.device))
+def for_sampling(told: Conditioning, latents: Latents, device: torch.device) -> Conditioning:
+    """For every latent, on the device. Stable Diffusion XL is told that each picture is whole and of the size asked for."""
+    n, _, h, w = latents.samples.shape
+    context = told.context.to(device).expand(n, -1, -1)
+    if told.pooled is None:
+        return Conditioning(context)
+    size = [8 * h, 8 * w]
+    sizes = torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32, device=device).expand(n, -1)
+    return Conditioning(context, told.pooled.to(device).expand(n, -1), sizes)
 
 
 def guided(
-    models: StillModels,
+    models: Denoiser,
     x: Tensor,
     sigma: float,
     cond: Conditioning,
@@ -108,7 +136,7 @@ def guided(
     return without + guidance * (with_prompt - without)
 
 
-def predict(models: StillModels, x: Tensor, sigma: float, told: Conditioning) -> Tensor:
+def predict(models: Denoiser, x: Tensor, sigma: float, told: Conditioning) -> Tensor:
     """One call of the UNet: the x0 it predicts, (n, 4, h, w) in the dtype of x. `told`: of n prompts."""
     dtype = models.placement.dtype
     timestep = models.spacing.timestep(sigma).to(x.device)
@@ -117,39 +145,69 @@ def predict(models: StillModels, x: Tensor, sigma: float, told: Conditioning) ->
     return models.spacing.denoised(x, output.to(x.dtype), sigma)
 
 
+@torch.inference_mode()
 def decode(
     vae: torch.nn.Module,
-    latents: Tensor,
+    latents: Latents,
     steps: Steps | None = None,
     relief: Relief | None = None,
-    idle: tuple[torch.nn.Module, ...] = (),
+    device: torch.device | str = "cpu",
+    *,
+    tile: int = 0,
 ) -> np.ndarray:
-    """Latents (n, 4, h, w) of unit spread to pictures (n, 8h, 8w, 3), float32 in 0..1: one by one, or as many together as a temporal
-    decoder is to see. `idle`: models that may leave the device if memory runs out."""
+    """Latents to pictures (n, 8h, 8w, 3), float32 in 0..1: one by one, or as many together as a temporal decoder is to see; in tiles of as
+    many latents, if not 0. `steps` are told of the frames of a film."""
     from diffusers import AutoencoderKLTemporalDecoder
 
-    relief, is_temporal = relief or Relief(device=latents.device), isinstance(vae, AutoencoderKLTemporalDecoder)
-    phase, smaller = "decoding" if steps else "still", decoding_cuts(len(latents) if is_temporal else 1, *latents.shape[2:])
-    pictures, left = [], latents
-    while len(left):  # after each piece anew: the next may have to be smaller
-        if steps:
-            steps.reach(len(latents) - len(left))
-        part, pixels = relief(phase, partial(_decode_next, vae, left, is_temporal), smaller, idle=idle)
-        left = left[len(part) :]
-        pictures.append(pixels)
+    relief, is_temporal = relief or Relief(device=device), isinstance(vae, AutoencoderKLTemporalDecoder)
+    left = torch.from_numpy(latents.samples).to(relief.device)
+    phase, smaller = "decoding" if steps else "still", decoding_cuts(len(left) if is_temporal else 1, *left.shape[2:])
+    pictures, count = [], len(left)
+    with relief.bring(phase, vae):
+        while len(left):  # after each piece anew: the next may have to be smaller
+            if steps:
+                steps.reach(count - len(left))
+            part, pixels = relief(phase, partial(_decode_next, vae, left, is_temporal, tile), smaller, busy=(vae,))
+            left = left[len(part) :]
+            pictures.append(pixels)
     return torch.cat(pictures).numpy()
 
 
-def _decode_next(vae: torch.nn.Module, latents: Tensor, is_temporal: bool, plan: Plan) -> tuple[Tensor, Tensor]:
+def _decode_next(vae: torch.nn.Module, latents: Tensor, is_temporal: bool, tile: int, plan: Plan) -> tuple[Tensor, Tensor]:
     """The latents that are decoded in this piece, from the first on, and their pixels (n, 8h, 8w, 3) in 0..1, on the host."""
     part = latents.tensor_split(-(-len(latents) // plan.together))[0] if is_temporal else latents[:1]  # of like length: none is left alone
     together = {"num_frames": len(part)} if is_temporal else {}
+    side = min(filter(None, (tile, plan.tile)), default=0)
 
     def pixels(z: Tensor) -> Tensor:
-        return vae.decode((z / vae.config.scaling_factor).to(vae.dtype), **together).sample
+        return vae.decode(z.to(vae.dtype), **together).sample
 
-    found = in_tiles(pixels, part, plan.tile) if plan.tile else pixels(part)
+    found = in_tiles(pixels, part, side) if side else pixels(part)
     return part, found.float().add(1).div(2).clamp(0, 1).permute(0, 2, 3, 1).cpu()
+
+
+@torch.inference_mode()
+def encode(vae: torch.nn.Module, pixels: Tensor, phase: str, relief: Relief, *, tile: int = 0) -> Tensor:
+    """(n, 3, height, width) in -1..1 to the mean of the unscaled latents, (n, 4, h, w), one by one. A side that is no multiple of 8 loses
+    its rest, as much at either end. Raises MemoryExhaustedError."""
+    h, w = pixels.shape[2] // 8, pixels.shape[3] // 8
+    pixels = centre_crop(pixels, 8 * w, 8 * h).to(relief.device, vae.dtype)
+
+    def mean(part: Tensor) -> Tensor:
+        return vae.encode(part).latent_dist.mean.float()
+
+    def one(picture: Tensor, plan: Plan) -> Tensor:
+        side = min(filter(None, (tile, plan.tile)), default=0)
+        return in_tiles(mean, picture, side, given=8, made=1) if side else mean(picture)
+
+    with relief.bring(phase, vae):
+        cuts = decoding_cuts(1, h, w)
+        return torch.cat([relief(phase, partial(one, picture[None]), cuts, busy=(vae,)) for picture in pixels])
+
+
+def centre_crop(pixels: Tensor, width: int, height: int) -> Tensor:
+    top, left = (pixels.shape[2] - height) // 2, (pixels.shape[3] - width) // 2
+    return pixels[:, :, top : top + height, left : left + width]
 
 
 def in_tiles(work: Callable[[Tensor], Tensor], x: Tensor, tile: int, *, given: int = 1, made: int = 8) -> Tensor:

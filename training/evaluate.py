@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from pipelines import checkpoints, memory
+from pipelines import memory, model_files
 from pipelines.encode import to_uint8
 from pipelines.image_to_video import image_to_video
 from pipelines.models import MotionModels, StillModels, load_motion, load_still
@@ -151,9 +151,9 @@ def main() -> None:
     judge = train_judge(options.runs / "judge.pt")
     result: dict = {"judge": {name: round(float(value), 4) for name, value in validate(judge).items()}}
     stills, made = evaluate_stills(
-        judge, load_still(checkpoints.find_checkpoint(checkpoints.DEMO_STILL, options.models), placement), options.stills
+        judge, load_still(model_files.find_checkpoint(model_files.DEMO_STILL, options.models), placement), options.stills
     )
-    motion = load_motion(checkpoints.find_checkpoint(checkpoints.DEMO_MOTION, options.models), placement)
+    motion = load_motion(model_files.find_checkpoint(model_files.DEMO_MOTION, options.models), placement)
     report(stills)
     films, sheets = evaluate_films(judge, motion, made, options.films) if options.films else ({}, [])
     result |= stills | films | {"stills": options.stills, "films": len(sheets), "seconds": round(time.monotonic() - began)}

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPTokenizer
 
-from pipelines.checkpoints import BUNDLED, DEMO_MOTION, DEMO_STILL, TOKENIZER
+from pipelines.model_files import BUNDLED, DEMO_MOTION, DEMO_STILL, TOKENIZER
 from training import architecture
 from training.image_to_video import MotionModel
 from training.latents import standardised_vae

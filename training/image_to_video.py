@@ -22,7 +22,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 
-from pipelines.checkpoints import BUNDLED, DEMO_MOTION
+from pipelines.model_files import BUNDLED, DEMO_MOTION
 from training.architecture import VAE, make_motion_unet, make_vision
 from training.latents import load_latents
 from training.loop import Run, arguments, load_average, load_bundled, lower_precision

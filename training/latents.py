@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from pipelines.checkpoints import BUNDLED, DEMO_STILL
+from pipelines.model_files import BUNDLED, DEMO_STILL
 from training.architecture import VAE, make_vae
 from training.loop import load_average, load_bundled, lower_precision
 from training.world import film, random_scene

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPTokenizer
 
-from pipelines.checkpoints import TOKENIZER
+from pipelines.model_files import TOKENIZER
 from training.architecture import CONTEXT, make_text_encoder
 from training.drawing import COLOURS, PLACES
 from training.loop import Run, arguments

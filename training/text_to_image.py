@@ -17,7 +17,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTokenizer
 
-from pipelines.checkpoints import BUNDLED, DEMO_STILL, TOKENIZER
+from pipelines.model_files import BUNDLED, DEMO_STILL, TOKENIZER
 from training.architecture import make_still_unet, make_text_encoder
 from training.latents import load_latents
 from training.loop import Run, arguments, load_average, load_bundled, lower_precision

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from errors import CheckpointError, UnknownNameError
-from pipelines.checkpoints import BUNDLED, DEMO_MOTION, DEMO_STILL, find_checkpoint, list_checkpoints, read_header
+from pipelines.checkpoints import read_header
+from pipelines.model_files import BUNDLED, DEMO_MOTION, DEMO_STILL, find_checkpoint, list_checkpoints
 
 STILL = "checkpoints/tiny_still.safetensors"
 

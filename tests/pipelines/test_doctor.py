@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipelines import doctor
-from pipelines.checkpoints import DEMO_MOTION, DEMO_STILL
 from pipelines.doctor import Finding, examine
+from pipelines.model_files import DEMO_MOTION, DEMO_STILL
 from tests.conftest import TINY_VAE
 
 STILL = "checkpoints/tiny_still.safetensors"
@@ -86,7 +86,7 @@ def test_a_missing_library_ends_the_examination_with_what_to_run(tmp_path: Path,
 
 
 def test_without_any_checkpoint_it_says_which_stage_lacks_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.checkpoints.BUNDLED", tmp_path / "nothing")
+    monkeypatch.setattr("pipelines.model_files.BUNDLED", tmp_path / "nothing")
     found = by_subject(tmp_path)
     assert {kind for kind in ("still", "motion") if found[kind].level == "bad"} == {"still", "motion"}
 

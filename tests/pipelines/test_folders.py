@@ -33,9 +33,10 @@ from transformers import (
 
 from errors import CheckpointError
 from pipelines import checkpoints, folders
-from pipelines.checkpoints import TOKENIZER, inspect, list_checkpoints, read_header
+from pipelines.checkpoints import inspect, read_header
 from pipelines.doctor import examine
 from pipelines.memory import choose_placement
+from pipelines.model_files import TOKENIZER, list_checkpoints
 from pipelines.models import load_motion, load_still
 from tests.conftest import (
     TINY_MOTION_UNET,

@@ -14,7 +14,7 @@ from pipelines.image_to_video import (
     clip_pixels,
     condition,
     crop_and_resize,
-    generator_left_by,
+    draw_of_still,
     guidance_scale,
     guided,
     image_to_video,
@@ -27,6 +27,7 @@ from pipelines.progress import Progress
 from pipelines.sampling import initial_noise
 from pipelines.schedules import make_sigmas
 from pipelines.text_to_image import decode
+from pipelines.values import Latents, Pictures
 
 DATA = Path(__file__).parent.parent / "data"
 SETTINGS = MotionSettings(width=64, height=48, frames=4, steps=3, guidance=3.0, seed=5)
@@ -35,6 +36,10 @@ SETTINGS = MotionSettings(width=64, height=48, frames=4, steps=3, guidance=3.0, 
 @pytest.fixture(scope="module")
 def models(tiny_models: Path) -> MotionModels:
     return load_motion(tiny_models / "checkpoints" / "tiny_motion.safetensors", choose_placement("cpu"))
+
+
+def unscaled(x: torch.Tensor) -> Latents:
+    return Latents((x / 0.18215).numpy())
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +101,7 @@ def test_euler_by_hand_gives_the_same_film(models: MotionModels, still: np.ndarr
         v = uncond + scale * (cond - uncond)
         denoised = x / (here**2 + 1) - v * here / (here**2 + 1).sqrt()
         x = x + (x - denoised) / here * (there - here)
-    expected = decode(models.vae, x)
+    expected = decode(models.vae, unscaled(x))
     assert np.abs(image_to_video(models, still48, SETTINGS) - expected).max() < 1e-4
 
 
@@ -104,7 +109,7 @@ def test_augmentation_noise_is_what_comfyui_draws_after_the_still() -> None:
     """Recorded from ComfyUI 0.3.64: a still of 64x64 with this seed, then a film of 64x64 with augmentation."""
     recorded = np.load(DATA / "comfyui_augmentation_noise.npy")  # (64, 64, 3)
     ours = augmentation_noise(
-        MotionSettings(width=64, height=64), generator_left_by(StillSettings(prompt="", seed=367490676387803, width=64, height=64))
+        MotionSettings(width=64, height=64), draw_of_still(StillSettings(prompt="", seed=367490676387803, width=64, height=64))
     )
     assert np.array_equal(ours[0].permute(1, 2, 0).numpy(), recorded)
 
@@ -121,28 +126,28 @@ def test_cropping_never_cuts_everything(size: tuple[int, int], film: tuple[int, 
 
 
 def test_guidance_grows_over_the_frames_or_rises_and_falls() -> None:
-    linear = guidance_scale(dataclasses.replace(SETTINGS, frames=5, min_guidance=1.0, guidance=3.0))
+    linear = guidance_scale(1.0, 3.0, 5)
     assert linear.flatten().tolist() == [1.0, 1.5, 2.0, 2.5, 3.0]
-    triangle = guidance_scale(dataclasses.replace(SETTINGS, frames=5, min_guidance=1.0, guidance=3.0, guidance_shape="triangle"))
+    triangle = guidance_scale(1.0, 3.0, 5, "triangle")
     assert triangle.flatten().tolist() == [1.0, 2.0, 3.0, 2.0, 1.0]
-    assert guidance_scale(dataclasses.replace(SETTINGS, frames=1)).flatten().tolist() == [1.0]
+    assert guidance_scale(1.0, 3.0, 1).flatten().tolist() == [1.0]
     with pytest.raises(UnknownNameError, match="linear, triangle"):
-        guidance_scale(dataclasses.replace(SETTINGS, guidance_shape="square"))
+        guidance_scale(1.0, 3.0, 5, "square")
 
 
 @torch.inference_mode()
 def test_without_guidance_the_model_is_asked_once(models: MotionModels, still: np.ndarray) -> None:
-    conditioning = condition(models, still, SETTINGS)
-    x = initial_noise((4, 4, 6, 8), 1)
-    alone = predict(models, x[None], 2.0, conditioning.embedding, conditioning.latent, conditioning.ids)[0]
-    assert torch.equal(guided(models, x, 2.0, conditioning, torch.ones(4, 1, 1, 1)), alone)
+    told, x = condition(models.vision, models.vae, Pictures(still[None]), SETTINGS), initial_noise((4, 4, 6, 8), 1)
+    alone = predict(models, x[None], 2.0, told)[0]
+    assert torch.equal(guided(models, x, 2.0, told, told.without_still(), torch.ones(4, 1, 1, 1)), alone)
 
 
 @torch.inference_mode()
 def test_one_pass_at_a_time_gives_what_both_give_together(models: MotionModels, still: np.ndarray) -> None:
-    conditioning, x, asked = condition(models, still, SETTINGS), initial_noise((4, 4, 6, 8), 1), []
-    both = guided(models, x, 2.0, conditioning, guidance_scale(SETTINGS))
-    alone = guided(models, x, 2.0, conditioning, guidance_scale(SETTINGS), lambda: asked.append(True), is_batched=False)
+    told, x = condition(models.vision, models.vae, Pictures(still[None]), SETTINGS), initial_noise((4, 4, 6, 8), 1)
+    asked, scale = [], guidance_scale(1.0, 3.0, 4)
+    both = guided(models, x, 2.0, told, told.without_still(), scale)
+    alone = guided(models, x, 2.0, told, told.without_still(), scale, lambda: asked.append(True), is_batched=False)
     assert (both - alone).abs().max() < 1e-5
     assert asked == [True]
 

@@ -27,10 +27,11 @@ from torch import Tensor, nn
 
 from errors import CheckpointError
 from pipelines import families
-from pipelines.checkpoints import TOKENIZER, read_header
+from pipelines.checkpoints import read_header
 from pipelines.image_to_video import image_to_video
 from pipelines.ldm import locate
 from pipelines.memory import choose_placement
+from pipelines.model_files import TOKENIZER
 from pipelines.models import load_motion, load_still
 from pipelines.parameters import MotionSettings, StillSettings
 from pipelines.progress import Progress, Steps, never

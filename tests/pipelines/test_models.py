@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from errors import Canceled, CheckpointError
-from pipelines.checkpoints import BUNDLED, DEMO_MOTION, DEMO_STILL
 from pipelines.memory import Placement, choose_placement
+from pipelines.model_files import BUNDLED, DEMO_MOTION, DEMO_STILL
 from pipelines.models import load_motion, load_still
 from pipelines.progress import Progress
 

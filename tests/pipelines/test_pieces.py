@@ -191,8 +191,9 @@ class Model(torch.nn.Linear):
 
 
 def test_a_model_for_which_there_is_no_room_drives_others_out_and_else_comes_in_layers() -> None:
-    relief, idle = Relief(device="meta"), Model(device="meta")
-    with relief.bring("motion", model := Model(fits_at=2), idle=[idle]):
+    idle = Model(device="meta")
+    relief = Relief(device="meta", models=lambda: [idle])
+    with relief.bring("motion", model := Model(fits_at=2)):
         assert model.where.type == "meta"
         assert idle.where.type == "cpu"
     assert model.where.type == "cpu"

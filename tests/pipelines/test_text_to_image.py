@@ -10,6 +10,7 @@ import torch
 
 from errors import Canceled
 from pipelines import prompt
+from pipelines.latents import empty
 from pipelines.memory import choose_placement
 from pipelines.models import StillModels, load_still
 from pipelines.parameters import StillSettings
@@ -17,7 +18,8 @@ from pipelines.pieces import Plan, Relief
 from pipelines.progress import Progress
 from pipelines.sampling import initial_noise
 from pipelines.schedules import make_sigmas
-from pipelines.text_to_image import condition, decode, guided, in_tiles, predict, text_to_image
+from pipelines.text_to_image import decode, encode_prompt, for_sampling, guided, in_tiles, predict, text_to_image
+from pipelines.values import Conditioning, Latents
 
 SETTINGS = StillSettings(prompt="a (red:1.3) boat", negative_prompt="rain", width=64, height=48, steps=3, guidance=4.0, seed=5)
 
@@ -25,6 +27,10 @@ SETTINGS = StillSettings(prompt="a (red:1.3) boat", negative_prompt="rain", widt
 @pytest.fixture(scope="module")
 def models(tiny_models: Path) -> StillModels:
     return load_still(tiny_models / "checkpoints" / "tiny_still.safetensors", choose_placement("cpu"))
+
+
+def told(models: StillModels, text: str) -> Conditioning:
+    return for_sampling(encode_prompt(models.encoders(), text), empty(64, 48), torch.device("cpu"))
 
 
 def test_a_still_has_the_size_asked_for_and_colours_in_range(models: StillModels) -> None:
@@ -66,13 +72,13 @@ def test_euler_by_hand_gives_the_same_still(models: StillModels) -> None:
         shown = x / (here**2 + 1).sqrt()
         noise_cond, noise_uncond = models.unet(shown, t, cond).sample, models.unet(shown, t, uncond).sample
         x = x + (noise_uncond + 4.0 * (noise_cond - noise_uncond)) * (there - here)
-    expected = decode(models.vae, x)[0]
+    expected = decode(models.vae, Latents((x / 0.18215).numpy()))[0]
     assert np.abs(text_to_image(models, settings) - expected).max() < 1e-4
 
 
 @torch.inference_mode()
 def test_guidance_one_does_not_look_at_the_negative_prompt(models: StillModels) -> None:
-    cond, other = (condition(models, text, SETTINGS) for text in ("a boat", "a car"))
+    cond, other = (told(models, text) for text in ("a boat", "a car"))
     x = initial_noise((1, 4, 8, 8), 1)
     assert torch.equal(guided(models, x, 2.0, cond, other, 1.0), predict(models, x, 2.0, cond))
 
@@ -100,7 +106,7 @@ def test_cancel_stops_before_the_next_model_call(models: StillModels) -> None:
 def test_pictures_are_decoded_each_alone(models: StillModels) -> None:
     latents = initial_noise((5, 4, 4, 4), 3)
     together = models.vae.decode(latents / 0.18215).sample.add(1).div(2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
-    assert np.abs(decode(models.vae, latents) - together).max() < 1e-5
+    assert np.abs(decode(models.vae, Latents((latents / 0.18215).numpy())) - together).max() < 1e-5
 
 
 def test_stable_diffusion_xl_makes_the_same_still_in_one_pass_and_streamed(tiny_xl: Path) -> None:
@@ -117,7 +123,7 @@ def test_stable_diffusion_xl_makes_the_same_still_in_one_pass_and_streamed(tiny_
 
 @torch.inference_mode()
 def test_one_pass_at_a_time_gives_what_both_give_together(models: StillModels) -> None:
-    cond, uncond = (condition(models, text, SETTINGS) for text in ("a boat", ""))
+    cond, uncond = (told(models, text) for text in ("a boat", ""))
     x, asked = initial_noise((1, 4, 6, 8), 1), []
     both = guided(models, x, 2.0, cond, uncond, 3.0)
     alone = guided(models, x, 2.0, cond, uncond, 3.0, lambda: asked.append(True), is_batched=False)
