@@ -24,6 +24,7 @@ class StillmotionError(Exception):
 
     code = "error"
     exit_code = 1
+    node = ""  # of the workflow in which it happened
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message if not hint else f"{message} {hint}")

@@ -94,10 +94,11 @@ def save_webp(
     return _published(path, ".webp", write)
 
 
-def save_mp4(
+def save_video(
     frames: np.ndarray,
     path: Path | NumberedName,
     *,
+    format: str = "video/h264-mp4",
     fps: float,
     crf: float = 20,
     pix_fmt: str = "yuv420p",
@@ -115,6 +116,7 @@ def save_mp4(
     the folder does not take the file, EncodingError if it does not read back as it was written; then there is no file.
     """
     # 1. Check everything.
+    crf, pix_fmt = 20 if crf is None else crf, pix_fmt or "yuv420p"
     _check_number("fps", fps, *FPS_RANGE)
     _check_number("crf", crf, 0, 51, "x264 knows nothing above 51 and would quietly use that.")
     _check_number("loop_count", loop_count, 0, 100, is_whole=True)

@@ -44,6 +44,7 @@ class NumberedName:
     folder: Path
     stem: str
     style: Style
+    told: Callable[[Path, Path], None] = lambda part, target: None
 
     def path(self, number: int, suffix: str) -> Path:
         return self.folder / f"{self.stem}_{number:05}{_STYLES[self.style][0]}{suffix}"
@@ -56,7 +57,9 @@ class NumberedName:
         return max((int(match[1]) for match in matches if match), default=0) + 1
 
 
-def next_name(directory: Path, prefix: str, *, style: Style, width: int = 0, height: int = 0, now: datetime | None = None) -> NumberedName:
+def next_name(
+    directory: Path, prefix: str, *, style: Style, width: int = 0, height: int = 0, now: datetime | None = None, told=None
+) -> NumberedName:
     """The next free name with this prefix inside `directory`; the folders that the prefix names are made.
 
     The prefix may hold folders (both slashes separate) and %width% %height% (pixels) %year% %month% %day% %hour% %minute%
@@ -82,8 +85,8 @@ def next_name(directory: Path, prefix: str, *, style: Style, width: int = 0, hei
     try:
         _make_folder(folder)
     except OSError as error:
-        raise _storage_error(folder, error) from error
-    return NumberedName(folder, stem, style)
+        raise storage_error(folder, error) from error
+    return NumberedName(folder, stem, style, told or (lambda part, target: None))
 
 
 def check_room(folder: Path, needed: int) -> None:
@@ -100,7 +103,7 @@ def check_room(folder: Path, needed: int) -> None:
         _sync(part)
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise _storage_error(folder, error) from error
+        raise storage_error(folder, error) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -131,7 +134,7 @@ def publish(target: Path | NumberedName, suffix: str, write: Callable[[Path], ob
             path.unlink()
             raise
     except OSError as error:
-        raise _storage_error(folder, error) from error
+        raise storage_error(folder, error) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -193,6 +196,7 @@ def _link_numbered(part: Path, name: NumberedName, suffix: str) -> Path:
     while True:
         number = max(number + 1, name.next_number())
         path = name.path(number, suffix)
+        name.told(part, path)
         with suppress(FileExistsError):  # somebody else was faster
             _hard_link(part, path)
             return path
@@ -222,7 +226,8 @@ def _hard_link(part: Path, path: Path) -> None:
             raise
 
 
-def _storage_error(folder: Path, error: OSError) -> StorageError:
+def storage_error(folder: Path, error: OSError) -> StorageError:
+    """What went wrong with a folder, in words."""
     if error.errno in _FULL:
         return StorageError(f"The disk that holds {folder} is full.", "Free some space there, or choose another data directory.")
     if error.errno in _FORBIDDEN:

@@ -11,7 +11,7 @@ import importlib.util
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -220,3 +220,20 @@ def _free_host_bytes(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sy
         return free
     left = max(0, int(limit) - int(used) + (int(cache[1]) if cache else 0))
     return left if free is None else min(free, left)
+
+
+def reset_peak(device: torch.device) -> None:
+    """From here on `peak_bytes` counts anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):  # Linux: the process's own high-water mark
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most that was taken since: of the card, or of the host by this process; 0 if nobody knows."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    return int(found[1]) * 1024 if found else 0

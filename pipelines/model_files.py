@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 
 from errors import CheckpointError, UnknownNameError
@@ -62,3 +62,13 @@ def find(kind: str, name: str, known: dict[str, Path]) -> Path:
     if name not in known:
         raise UnknownNameError(kind, name, known)
     return known[name]
+
+
+def file_key(path: Path, *settings: Hashable) -> Hashable:
+    """Changes when the file, or a file of the folder, is replaced. Raises CheckpointError if it is gone."""
+    try:
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        stamps = tuple((str(file), status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()])
+    except OSError as error:
+        raise CheckpointError(f"{path.name} cannot be read: {error.strerror}.", "Was it moved meanwhile? Copy it there again.") from error
+    return (stamps, *settings)

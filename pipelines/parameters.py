@@ -10,7 +10,7 @@ import dataclasses
 import math
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from errors import InputError, UnknownNameError
@@ -33,12 +33,13 @@ MODEL_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 @dataclass(frozen=True)
 class Number:
-    """Bounds, both included, and the step between valid values (from 0)."""
+    """Bounds, both included, and the step between valid values (from 0). `wire`: what ComfyUI's forms are told besides."""
 
     low: float
     high: float
     help: str
     multiple_of: int = 0
+    wire: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, name: str, value: Any, kind: type) -> None:
         is_number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
@@ -62,6 +63,7 @@ def spaced(number: float) -> str:
 class Choice:
     names: tuple[str, ...]
     help: str
+    wire: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, name: str, value: Any, kind: type) -> None:
         if value not in self.names:
@@ -72,6 +74,7 @@ class Choice:
 class Text:
     help: str
     max_length: int = 20_000
+    wire: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, name: str, value: Any, kind: type) -> None:
         if not isinstance(value, str):
@@ -83,6 +86,7 @@ class Text:
 @dataclass(frozen=True)
 class Switch:
     help: str
+    wire: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, name: str, value: Any, kind: type) -> None:
         if not isinstance(value, bool):
@@ -119,6 +123,15 @@ def parse_loras(text: str, label: str = "loras") -> tuple[tuple[str, float], ...
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class VideoFormat:
+    suffix: str
+    crf: int
+    max_crf: int
+    pixel_formats: tuple[str, ...]
+
+
+VIDEO_FORMATS = {"video/h264-mp4": VideoFormat(".mp4", 19, 51, PIXEL_FORMATS)}
 Side = Number(16, 16376, "pixels, a multiple of 8", multiple_of=8)
 Seed = Number(0, MAX_SEED, "the same seed and settings give the same result; drawn at random if not given")
 Steps = Number(1, 10_000, "denoising steps: more take longer and are finer")

@@ -37,6 +37,23 @@ def read_picture(path: Path) -> np.ndarray:
     return np.asarray(flat, np.float32) / 255
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """(width, height) as it is seen, told from its header. Raises UnreadableFileError."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            is_turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            return image.size[::-1] if is_turned else image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnreadableFileError(f"{path} cannot be read as a picture: {error}.", "Use a PNG, JPEG or WEBP.") from error
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """(height, width) float32: 1 where a picture that can be read is transparent, 0 everywhere in one that knows no transparency."""
+    with Image.open(path, formats=_FORMATS) as image:
+        alpha = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+    return 1 - np.asarray(alpha, np.float32) / 255
+
+
 def _check_size(path: Path, width: int, height: int) -> None:
     if width * height > _MAX_PIXELS:
         raise UnreadableFileError(f"{path.name} has {width}x{height} pixels; 100 million are the most.", "Scale it down first.")

@@ -12,11 +12,13 @@ STAGES = ("loading", "still", "motion", "decoding", "encoding")
 
 @dataclass(frozen=True)
 class Progress:
-    """`step` of `total` in `stage` is about to begin; `step` equals `total` when the stage is over. Loading counts MiB."""
+    """`step` of `total` in `stage` is about to begin; `step` equals `total` when the stage is over. Loading counts MiB. `node`: of the
+    workflow, whose work it is."""
 
     stage: str
     step: int
     total: int
+    node: str = ""
 
 
 Report = Callable[[Progress], None]

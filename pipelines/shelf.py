@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
-
-from errors import CheckpointError
 
 T = TypeVar("T")
 
@@ -40,6 +37,9 @@ class Shelf:
             del self._kept[kept]
         return bool(others)
 
+    def modules(self) -> list[nn.Module]:
+        return [module for models, _ in self._kept.values() for module in modules_of(models)]
+
     @property
     def bytes(self) -> int:
         return sum(size for _, size in self._kept.values())
@@ -54,24 +54,18 @@ class Shelf:
             self._kept.popitem(last=False)
 
 
+def modules_of(models: Any) -> list[nn.Module]:
+    """Of a dataclass of models."""
+    return [value for value in vars(models).values() if isinstance(value, nn.Module)]
+
+
 def bytes_of(models: Any) -> int:
     """Of all weights of the modules in a dataclass of models; what two of them share counts once."""
-    modules = [value for value in vars(models).values() if isinstance(value, nn.Module)]
-    storages = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for module in modules for p in module.parameters()}
+    weights = (p for module in modules_of(models) for p in module.parameters())
+    storages = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in weights}
     return sum(storages.values())
 
 
 def device_of(models: Any) -> str:
     """The kind of device where a dataclass of models is, told by its first weight."""
-    modules = (value for value in vars(models).values() if isinstance(value, nn.Module))
-    return next(next(modules).parameters()).device.type
-
-
-def file_key(path: Path, *settings: Hashable) -> Hashable:
-    """Changes when the file, or a file of the folder, is replaced. Raises CheckpointError if it is gone."""
-    try:
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        stamps = tuple((str(file), status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()])
-    except OSError as error:
-        raise CheckpointError(f"{path.name} cannot be read: {error.strerror}.", "Was it moved meanwhile? Copy it there again.") from error
-    return (stamps, *settings)
+    return next(modules_of(models)[0].parameters()).device.type

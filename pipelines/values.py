@@ -77,6 +77,13 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Mask:
+    """`values` (n, height, width) float32: 1 where a picture is transparent."""
+
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
 class Film:
     """Frames and how fast they play, not yet written."""
 
@@ -119,3 +126,8 @@ class Saved:
 
     ui: dict[str, list[Any]] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Filenames(Saved):
+    """The same, of a node whose files another node may be given."""

@@ -1,30 +1,27 @@
-"""The main job: a prompt, or a picture, becomes a film on disk."""
+"""The main job: a prompt, or a picture, becomes a film on disk. Its settings are made into a workflow, and that is run."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pipelines import checkpoints, encode, memory, metadata, picture
-from pipelines.filenames import NumberedName, check_room, next_name
-from pipelines.image_to_video import generator_left_by, image_to_video
-from pipelines.models import load_motion, load_still
-from pipelines.parameters import AUTOMATIC, FileSettings, MachineSettings, MotionSettings, StillSettings, check
-from pipelines.pieces import Plan, fewer_stay, uncut
-from pipelines.progress import IsCanceled, Progress, Report, Steps, never, silent
-from pipelines.shelf import Shelf, file_key
-from pipelines.text_to_image import text_to_image
+from errors import InputError
+from pipelines.filenames import publish, storage_error
+from pipelines.parameters import AUTOMATIC, FileSettings, MachineSettings, MotionSettings, StillSettings, check, parse_loras
+from pipelines.picture import read_picture
+from pipelines.progress import IsCanceled, Progress, Report, never, silent
+from pipelines.shelf import Shelf
+from pipelines.values import Saved
+from workflows.cache import Cache
 from workflows.comfy_graph import film_graph
-from workflows.demand import relief_for
+from workflows.folders import Folders
+from workflows.graph import Workflow, WorkflowError
+from workflows.nodes import catalog
+from workflows.run import Engine, Run
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Film:
 
 @dataclass(frozen=True)
 class FilmResult:
-    """What came out: `files` by kind (png, webp, mp4, settings), `seconds` by stage. `notes`: what the person should know, a line each."""
+    """What came out: `files` by kind (png, webp, mp4, poster, settings), `seconds` by stage. `notes`: what the person should know."""
 
     files: dict[str, str]
     seeds: dict[str, int]
@@ -53,27 +50,6 @@ class FilmResult:
         return {name: value for name, value in vars(self).items() if name != "placement"} | self.placement
 
 
-class StageClock:
-    """Seconds of each stage, measured where the progress changes its stage. Stands between the pipelines and `report`."""
-
-    def __init__(self, report: Report) -> None:
-        self.seconds: dict[str, float] = {}
-        self._report, self._stage, self._since = report, "", time.monotonic()
-
-    def __call__(self, progress: Progress) -> None:
-        if progress.stage != self._stage:
-            self.stop()
-            self._stage = progress.stage
-        self._report(progress)
-
-    def stop(self) -> None:
-        """What has passed since the last call belongs to the stage that was told last."""
-        now = time.monotonic()
-        if self._stage:
-            self.seconds[self._stage] = round(self.seconds.get(self._stage, 0.0) + now - self._since, 3)
-        self._stage, self._since = "", now
-
-
 def make_film(
     film: Film,
     data_dir: Path,
@@ -82,123 +58,104 @@ def make_film(
     report: Report = silent,
     is_canceled: IsCanceled = never,
     shelf: Shelf | None = None,
+    cache: Cache | None = None,
 ) -> FilmResult:
     """Make the film and write PNG, WEBP, MP4 and a JSON with its settings into `<data_dir>/output`. Models stay on the shelf, if there
-    is one, for the next film.
+    is one, for the next film, and what was sampled in the cache.
 
     Everything is checked before any work starts. Raises InputError for a value, CheckpointError for a model, UnreadableFileError for
-    the picture, StorageError for the directory, MemoryExhaustedError, EncodingError if a file would not read back, Canceled. Nothing
-    half-written stays.
+    the picture, StorageError for the directory, MemoryExhaustedError, EncodingError if a file would not read back, Canceled. Then no file
+    of the film stays.
     """
     # 1. Check everything that can be checked.
     for settings in (film.motion, film.file, machine, *([] if film.image else [film.still])):
         check(settings)
-    models_dir, output_dir = data_dir / "models", data_dir / "output"
-    image = picture.read_picture(film.image) if film.image else None
-    headers = {"motion": checkpoints.read_header(checkpoints.find_checkpoint(film.motion.checkpoint, models_dir), "motion")}
-    if image is None:
-        still_files = checkpoints.find_still_files(film.still, models_dir)
-        headers["still"] = still_files.header
-    names = _names(film, output_dir, image)
-    check_room(names[0].folder, _most_bytes(film, image))
+    folders = Folders(data_dir)
+    _check_models(film, folders)
+    source = _given(film.image, folders) if film.image else film.still
+    workflow = Workflow.parse(film_graph(source, film.motion, film.file), catalog(), folders)
+    if workflow.node_errors:  # a film is whole or none
+        raise WorkflowError("prompt_outputs_failed_validation", "The film cannot be made", node_errors=workflow.node_errors)
 
-    # 2. What it runs on, and how it is cut to fit.
-    placement = memory.choose_placement(machine.device, machine.attention, machine.dtype)
-    memory.limit(placement.device, machine.vram_limit)
-    shelf = Shelf() if shelf is None else shelf
-    relief = relief_for(film, headers, placement, machine, shelf)
-    clock = StageClock(report)
-
-    def models(kind: str, load: Callable[..., Any], others: Sequence[tuple[Path, float]] = ()) -> Any:
-        path = headers[kind].path
-
-        def loaded(plan: Plan) -> Any:
-            key = file_key(path, placement, plan.residence, *(file_key(*other) for other in others))
-            relief.spare = lambda: shelf.drop_others(key)
-            return shelf.take(key, lambda: load(path, placement, clock, is_canceled, plan.residence))
-
-        return relief("loading", loaded, uncut if placement.device.type == "cpu" else fewer_stay)
-
-    with ExitStack() as at_the_end, relief.guard():
-        at_the_end.callback(lambda: relief.has_streamed and shelf.drop_others())  # the next film may have room for whole models
-        # 3. Stage one: the still.
-        after_still = None
-        if image is None:
-            load = partial(load_still, vae=still_files.vae, loras=still_files.loras)
-            image = text_to_image(models("still", load, still_files.others()), film.still, clock, is_canceled, relief)
-            after_still = generator_left_by(film.still)
-
-        # 4. Stage two: the motion.
-        frames = image_to_video(models("motion", load_motion), image, film.motion, clock, is_canceled, after_still, relief)
-
-        # 5. The files.
-        relief.spare = shelf.drop_others
-        writing = partial(Steps, "encoding", 3, clock, is_canceled)
-        files = relief("encoding", lambda _: _write(film, image, frames, names, placement.describe(), writing()))
-    clock.stop()
-    stages = {"motion": film.motion} if film.image else {"still": film.still, "motion": film.motion}
-    return FilmResult(
-        files={kind: str(path) for kind, path in files.items()},
-        seeds={name: stage.seed for name, stage in stages.items()},
-        seconds=clock.seconds,
-        checkpoints={name: stage.checkpoint for name, stage in stages.items()},
-        placement=placement.describe() | {"memory": relief.plan.reason},
-        notes=relief.notes,
-    )
+    # 2. Make it.
+    engine, files = Engine(machine, shelf, cache), _Files()
+    extra = {"stillmotion": settings_document(film, engine.placement.describe())}
+    try:
+        run = engine.execute(
+            workflow, folders, extra=extra if film.file.metadata else None, keeps_metadata=film.file.metadata,
+            tell=lambda event: report(event) if isinstance(event, Progress) else None, is_canceled=is_canceled, journal=files,
+        )  # fmt: skip
+    except BaseException:
+        files.take_back()
+        raise
+    return _result(film, run)
 
 
-def _names(film: Film, output_dir: Path, image: np.ndarray | None) -> tuple[NumberedName, NumberedName]:
-    """The pictures' name and the film's, of one moment. %width% and %height% are the still's and the film's, as in ComfyUI."""
-    now, prefix = datetime.now(), film.file.prefix
-    height, width = (film.still.height, film.still.width) if image is None else image.shape[:2]
-    pictures = next_name(output_dir, prefix, style="image", width=width, height=height, now=now)
-    return pictures, next_name(output_dir, prefix, style="video", width=film.motion.width, height=film.motion.height, now=now)
+class _Files:
+    """A journal for one try: what was written is taken back if the film does not come to its end."""
+
+    def __init__(self) -> None:
+        self.paths: list[Path] = []
+
+    def result(self, node: str, key: str) -> Saved | None:
+        return None
+
+    def told(self, node: str, key: str, part: Path, target: Path) -> None: ...
+
+    def done(self, node: str, key: str, saved: Saved) -> None:
+        self.paths += saved.files
+
+    def take_back(self) -> None:
+        for path in self.paths:
+            path.unlink(missing_ok=True)
 
 
-def _most_bytes(film: Film, image: np.ndarray | None) -> int:
-    """Room that the files should find: the still and the film's pixels uncompressed, and again for the MP4, of which repeats are small."""
-    still = film.still.width * film.still.height if image is None else image.shape[0] * image.shape[1]
-    pixels = still + 2 * film.motion.width * film.motion.height * film.motion.frames
-    return 3 * pixels + 16 * 2**20
+def _check_models(film: Film, folders: Folders) -> None:
+    """Whether every name names a file; with more words than a workflow's errors have."""
+    folders.model("checkpoints", film.motion.checkpoint)
+    if film.image is None:
+        folders.model("checkpoints", film.still.checkpoint)
+        names = {"vae": [film.still.vae] if film.still.vae else [], "loras": [name for name, _ in parse_loras(film.still.loras)]}
+        for kind, wanted in names.items():
+            for name in wanted:
+                folders.model(kind, name)
 
 
-def settings_document(film: Film, placement: dict[str, str]) -> dict[str, Any]:
+def _given(image: Path, folders: Folders) -> str:
+    """The name of a picture in the input folder: it is copied there, so that the workflow can be run again."""
+    read_picture(image)
+    data, folder = image.read_bytes(), folders.of("input")
+    for name in (image.name, f"{image.stem}-{hashlib.sha256(data).hexdigest()[:12]}{image.suffix}"):
+        path = folder / name
+        if not path.exists():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise storage_error(folder, error) from error
+            publish(path, path.suffix, lambda part: part.write_bytes(data))
+            return name
+        if path.read_bytes() == data:
+            return name
+    raise InputError(f"{path} is another picture of that name.", "Rename one of them.")
+
+
+def settings_document(film: Film, placement: Mapping[str, str]) -> dict[str, Any]:
     """All settings of a film, as they are kept in its files."""
-    document = {"motion": dataclasses.asdict(film.motion), "file": dataclasses.asdict(film.file), "placement": placement}
+    document = {"motion": dataclasses.asdict(film.motion), "file": dataclasses.asdict(film.file), "placement": dict(placement)}
     if film.image:
         return {"image": film.image.name} | document
     return {"still": dataclasses.asdict(film.still)} | document
 
 
-def _write(
-    film: Film,
-    image: np.ndarray,
-    frames: np.ndarray,
-    names: tuple[NumberedName, NumberedName],
-    placement: dict[str, str],
-    steps: Steps,
-) -> dict[str, Path]:
-    """PNG, WEBP, MP4, settings; what was written before an error or a cancel is taken back."""
-    image_name, video_name = names
-    source = film.image.name if film.image else film.still
-    settings = {"prompt": film_graph(source, film.motion, film.file), "stillmotion": settings_document(film, placement)}
-    kept = settings if film.file.metadata else None
-    file = film.file
-    written: dict[str, Path] = {}
-    try:
-        steps()
-        written["png"] = encode.save_png(image, image_name, kept)
-        steps()
-        webp = {"lossless": file.webp_lossless, "quality": file.webp_quality, "method": file.webp_method}
-        written["webp"] = encode.save_webp(frames, image_name, fps=file.frame_rate, **webp, metadata=kept)
-        steps()
-        mp4 = {"crf": file.crf, "pix_fmt": file.pix_fmt, "pingpong": file.pingpong, "loop_count": file.loop_count}
-        written["mp4"] = encode.save_mp4(frames, video_name, fps=file.frame_rate, **mp4, metadata=kept)
-        if kept:
-            written["settings"] = metadata.write_sidecar(written["mp4"], kept)
-        steps.done()
-    except BaseException:
-        for path in written.values():
-            path.unlink(missing_ok=True)
-        raise
-    return written
+def _result(film: Film, run: Run) -> FilmResult:
+    files = {"png": run.files["9"][0]} if "9" in run.files else {}
+    files |= {"webp": run.files["15"][0]} | dict(zip(("mp4", "poster", "settings"), run.files["19"], strict=False))
+    stages = {"motion": film.motion} if film.image else {"still": film.still, "motion": film.motion}
+    return FilmResult(
+        files={kind: str(path) for kind, path in files.items()},
+        seeds={name: stage.seed for name, stage in stages.items()},
+        seconds=run.seconds,
+        checkpoints={name: stage.checkpoint for name, stage in stages.items()},
+        placement=run.placement,
+        notes=run.notes,
+    )

@@ -1,0 +1,172 @@
+"""Where a job's work is done: models are loaded when they are needed, and every piece of work runs under the job's memory plan.
+
+A bench belongs to one job. The shelf behind it outlives the job: what is still loaded from the one before is used again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from errors import InputError
+from pipelines import checkpoints, picture
+from pipelines import latents as latent
+from pipelines.image_to_video import condition, decode_frames, guidance_scale, sample_motion
+from pipelines.memory import Placement
+from pipelines.model_files import file_key
+from pipelines.models import Denoiser, Loading, Single, TextEncoders, load_denoiser, load_encoders, load_vae, load_vision
+from pipelines.parameters import MotionSettings, Sampling
+from pipelines.pieces import Plan, Relief, fewer_stay, uncut
+from pipelines.progress import IsCanceled, Report
+from pipelines.shelf import Shelf
+from pipelines.text_to_image import decode, encode, encode_prompt, sample_still
+from pipelines.values import (
+    Conditioning,
+    Latents,
+    Mask,
+    ModelSource,
+    MotionConditioning,
+    Pictures,
+    TextSource,
+    VaeSource,
+    VisionSource,
+)
+
+Source = ModelSource | TextSource | VaeSource | VisionSource
+T = TypeVar("T")
+_LOADERS: dict[type, Callable[..., Any]] = {
+    ModelSource: load_denoiser, TextSource: load_encoders, VaeSource: load_vae, VisionSource: load_vision,
+}  # fmt: skip
+
+
+class Bench:
+    """`report` and `is_canceled` are the job's; errors are those of the pipelines."""
+
+    def __init__(self, placement: Placement, relief: Relief, shelf: Shelf, report: Report, is_canceled: IsCanceled) -> None:
+        self.placement, self.relief, self.shelf, self.report, self.is_canceled = placement, relief, shelf, report, is_canceled
+
+    def identified(self, path: Path, kind: str) -> Path:
+        """The file, which is a model for that stage, or an autoencoder ("vae"). Raises CheckpointError."""
+        checkpoints.check_complete(checkpoints.inspect_vae(path) if kind == "vae" else checkpoints.read_header(path, kind))
+        return path
+
+    def fitting_lora(self, path: Path, model: ModelSource) -> Path:
+        """The file, which is a LoRA for this model. Raises CheckpointError."""
+        checkpoints.match_loras(checkpoints.read_header(model.path, model.kind), [(path, 1.0)])
+        return path
+
+    def read_picture(self, path: Path) -> tuple[Pictures, Mask]:
+        """Raises UnreadableFileError."""
+        pixels, mask = picture.read_picture(path), picture.read_mask(path)
+        return Pictures(pixels[None]), Mask(mask[None])
+
+    def encode_prompt(self, clip: TextSource, text: str) -> Conditioning:
+        encoders: TextEncoders = self._models(dataclasses.replace(clip, last_layer=-1))
+        return encode_prompt(encoders, text, self.relief, last_layer=clip.last_layer)
+
+    def condition_motion(self, vision: VisionSource, vae: VaeSource, still: Pictures, settings: MotionSettings) -> MotionConditioning:
+        """What the motion model is told of the first picture."""
+        tower: Single = self._models(vision)
+        autoencoder: Single = self._models(vae)
+        return condition(tower.module, autoencoder.module, still, settings, self.placement.dtype, self.relief)
+
+    def sample(
+        self,
+        model: ModelSource,
+        positive: Conditioning | MotionConditioning,
+        negative: Conditioning | MotionConditioning,
+        latents: Latents,
+        sampling: Sampling,
+    ) -> Latents:
+        """Raises InputError if the model is for another stage than what it is told."""
+        wanted, given = (Conditioning, "a prompt") if model.kind == "still" else (MotionConditioning, "a still to set in motion")
+        for told in (positive, negative):
+            if not isinstance(told, wanted):
+                hint = "Connect the model and the conditioning of the same stage."
+                raise InputError(f"{model.path.name} has to be told of {given}, and is told of something else.", hint)
+        models: Denoiser = self._models(ModelSource(model.path, model.kind, model.loras))
+        if model.kind == "still":
+            return sample_still(models, positive, negative, latents, sampling, self.report, self.is_canceled, self.relief)
+        low = sampling.guidance if model.min_guidance is None else model.min_guidance
+        scale = guidance_scale(low, sampling.guidance, len(latents.samples), model.shape)
+        return sample_motion(models, positive, negative, latents, sampling, scale, self.report, self.is_canceled, self.relief)
+
+    def decode(self, vae: VaeSource, latents: Latents, tile: int = 0) -> Pictures:
+        """`tile`: side of what is decoded in one piece, in latents; 0 is the whole picture. More than one picture are a film's frames."""
+        autoencoder: Single = self._models(vae)
+        if vae.kind == "motion" or len(latents.samples) > 1:
+            pixels = decode_frames(autoencoder.module, latents, self.report, self.is_canceled, self.relief, tile)
+        else:
+            pixels = decode(autoencoder.module, latents, relief=self.relief, tile=tile)
+        return Pictures(pixels, latents.draw)
+
+    def encode(self, vae: VaeSource, pictures: Pictures) -> Latents:
+        autoencoder: Single = self._models(vae)
+        pixels = torch.from_numpy(pictures.pixels).permute(0, 3, 1, 2) * 2 - 1
+        return Latents(encode(autoencoder.module, pixels, "still", self.relief).cpu().numpy())
+
+    def empty_latents(self, width: int, height: int, count: int) -> Latents:
+        return latent.empty(width, height, count)
+
+    def repeat(self, latents: Latents, times: int) -> Latents:
+        return latent.repeat(latents, times)
+
+    def scale(self, pictures: Pictures, method: str, width: int, height: int, *, is_cropped: bool = False) -> Pictures:
+        """To width x height pixels, of which one may be 0: it follows the other. `is_cropped`: cut to the aspect, not stretched."""
+        h, w = pictures.pixels.shape[1:3]
+        if not width and not height:
+            return pictures
+        width, height = width or max(1, round(w * height / h)), height or max(1, round(h * width / w))
+        pixels = cropped(pictures.pixels, width, height) if is_cropped else pictures.pixels
+        return Pictures(scaled(pixels, width, height, method))
+
+    def writing(self, work: Callable[[], T]) -> T:
+        """Work that only needs memory of the host, for the files."""
+        self.relief.spare = self.shelf.drop_others
+        return self.relief("encoding", lambda _: work())
+
+    def _models(self, source: Source) -> Any:
+
+        def load(plan: Plan) -> Any:
+            key = (source, self._stamps(source), self.placement, plan.residence)
+            self.relief.spare = lambda: self.shelf.drop_others(key)
+            loading = Loading(self.placement, self.report, self.is_canceled, plan.residence)
+            return self.shelf.take(key, partial(_LOADERS[type(source)], source, loading))
+
+        smaller = uncut if self.placement.device.type == "cpu" else fewer_stay
+        return self.relief("loading", load, smaller)
+
+    @staticmethod
+    def _stamps(source: Source) -> tuple[Any, ...]:
+        """They change when a file is replaced."""
+        return (file_key(source.path), *(file_key(path) for path, _ in getattr(source, "loras", ())))
+
+
+METHODS = {"nearest-exact": "nearest-exact", "bilinear": "bilinear", "area": "area", "bicubic": "bicubic", "lanczos": ""}
+
+
+def cropped(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """(n, h, w, 3) cut in the middle to the aspect of width x height."""
+    h, w = pixels.shape[1:3]
+    new_w, new_h = min(w, max(1, round(h * width / height))), min(h, max(1, round(w * height / width)))
+    top, left = (h - new_h) // 2, (w - new_w) // 2
+    return pixels[:, top : top + new_h, left : left + new_w]
+
+
+def scaled(pixels: np.ndarray, width: int, height: int, method: str) -> np.ndarray:
+    """(n, h, w, 3) to (n, height, width, 3)."""
+    if method == "lanczos":
+        from PIL import Image
+
+        bytes_ = np.clip(pixels * 255, 0, 255).astype(np.uint8)
+        resized = [np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)) for picture in bytes_]
+        return np.stack(resized).astype(np.float32) / 255
+    x = F.interpolate(torch.from_numpy(pixels).permute(0, 3, 1, 2), size=(height, width), mode=METHODS[method])
+    return x.permute(0, 2, 3, 1).contiguous().numpy()

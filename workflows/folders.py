@@ -1,0 +1,67 @@
+"""Where a job's files are: models, pictures that were given, results. A user's are in folders of their own; models are shared."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from errors import InputError, UnknownNameError
+from pipelines.model_files import find, list_checkpoints, list_files
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm")
+MODEL_KINDS = {"checkpoints": "checkpoint", "vae": "VAE", "loras": "LoRA"}
+_ANNOTATED = re.compile(r"(?P<name>.*?) \[(?P<type>input|output|temp)\]")
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Of one user (`owner`; "" is the one of a server without users) in one data directory."""
+
+    data_dir: Path
+    owner: str = ""
+
+    @property
+    def models(self) -> Path:
+        return self.data_dir / "models"
+
+    def of(self, kind: str) -> Path:
+        """`kind`: input, output or temp."""
+        return self.data_dir / kind / self.owner if self.owner else self.data_dir / kind
+
+    def names(self, kind: str) -> list[str]:
+        """What may be chosen of a kind: checkpoints, vae, loras or input."""
+        return sorted(self._pictures()) if kind == "input" else list(self._models(kind))
+
+    def model(self, kind: str, name: str) -> Path:
+        """Raises UnknownNameError, CheckpointError for formats that can run code."""
+        return find(MODEL_KINDS[kind], name, self._models(kind))
+
+    def picture(self, name: str) -> Path:
+        """A given picture; "name [output]" is one of the results. Raises UnknownNameError, InputError for a way out of the folder."""
+        annotated = _ANNOTATED.fullmatch(name)
+        kind, relative = (annotated["type"], annotated["name"]) if annotated else ("input", name)
+        path = inside(self.of(kind), relative)
+        if not path.is_file():
+            raise UnknownNameError("picture", name, self.names("input"))
+        return path
+
+    def _models(self, kind: str) -> dict[str, Path]:
+        return list_checkpoints(self.models) if kind == "checkpoints" else list_files(self.models / kind)
+
+    def _pictures(self) -> list[str]:
+        root, found = self.of("input"), []
+        for folder, _, names in os.walk(root):
+            found += [Path(folder, name).relative_to(root).as_posix() for name in names if name.lower().endswith(PICTURES)]
+        return found
+
+
+def inside(folder: Path, relative: str) -> Path:
+    """The path below the folder. Raises InputError if it leads out of it, by name or by a link."""
+    if "\0" in relative:
+        raise InputError(f"{relative!r} is no file name.")
+    path = folder / relative
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{relative!r} leads out of the folder.", "Use a name inside it.")
+    return path

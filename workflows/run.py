@@ -1,0 +1,321 @@
+"""A workflow is run: what is known already is taken, the rest is worked, one node after another.
+
+The `Engine` is what outlives a job: loaded models, kept results. `execute` is one job.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipelines import memory
+from pipelines.bench import Bench
+from pipelines.checkpoints import CheckpointFile, read_header
+from pipelines.filenames import check_room, next_name
+from pipelines.memory import Placement
+from pipelines.model_files import file_key
+from pipelines.parameters import AUTOMATIC, MachineSettings
+from pipelines.progress import IsCanceled, Progress, Report, never
+from pipelines.shelf import Shelf
+from pipelines.values import Saved
+from workflows.cache import Cache
+from workflows.declare import FileChoice
+from workflows.demand import relief_for
+from workflows.folders import Folders
+from workflows.graph import Link, Node, Workflow
+from workflows.job_context import JobContext, unheard
+from workflows.saving import Codec, check_codec
+from workflows.workload import Work, size_of, workload
+
+
+@dataclass(frozen=True)
+class Cached:
+    """The job has begun; the results of these nodes were there already."""
+
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NodeStarted:
+    node: str
+
+
+@dataclass(frozen=True)
+class NodeDone:
+    """`ui`: what a node that writes has written, as ComfyUI tells it."""
+
+    node: str
+    ui: Mapping[str, Any] | None = None
+
+
+Event = Progress | Cached | NodeStarted | NodeDone
+Tell = Callable[[Event], None]
+
+
+class Journal(Protocol):
+    """Keeps account of a job's files, so that a job that is run again after a crash has written each exactly once."""
+
+    def result(self, node: str, key: str) -> Saved | None:
+        """What this job's node has written, all of it, in a run before. What such a run has left half done is taken back."""
+
+    def told(self, node: str, key: str, part: Path, target: Path) -> None:
+        """A finished file is about to get its name."""
+
+    def done(self, node: str, key: str, saved: Saved) -> None:
+        """All files of the node are there."""
+
+
+class NoJournal:
+    """Of jobs that are not run again."""
+
+    def result(self, node: str, key: str) -> Saved | None:
+        return None
+
+    def told(self, node: str, key: str, part: Path, target: Path) -> None: ...
+
+    def done(self, node: str, key: str, saved: Saved) -> None: ...
+
+
+@dataclass
+class Run:
+    """What came of a job. `notes`: what the person should know of how it went, a line each."""
+
+    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    cached: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    placement: dict[str, str] = field(default_factory=dict)
+    peak_bytes: int = 0
+
+
+class StageClock:
+    """Seconds of each stage, measured where the progress changes its stage. Stands between the pipelines and `report`."""
+
+    def __init__(self, report: Report) -> None:
+        self.seconds: dict[str, float] = {}
+        self._report, self._stage, self._since = report, "", time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.stage != self._stage:
+            self.stop()
+            self._stage = progress.stage
+        self._report(progress)
+
+    def stop(self) -> None:
+        """What has passed since the last call belongs to the stage that was told last."""
+        now = time.monotonic()
+        if self._stage:
+            self.seconds[self._stage] = round(self.seconds.get(self._stage, 0.0) + now - self._since, 3)
+        self._stage, self._since = "", now
+
+
+class Engine:
+    """What jobs share. Models stay on the shelf and results in the cache for the next one; one job at a time."""
+
+    def __init__(self, machine: MachineSettings = AUTOMATIC, shelf: Shelf | None = None, cache: Cache | None = None) -> None:
+        self.machine, self.shelf = machine, Shelf() if shelf is None else shelf
+        self.cache = Cache(memory_bytes=0) if cache is None else cache
+
+    @cached_property
+    def placement(self) -> Placement:
+        """What it runs on. Raises InputError, UnknownNameError for what is not there."""
+        placement = memory.choose_placement(self.machine.device, self.machine.attention, self.machine.dtype)
+        memory.limit(placement.device, self.machine.vram_limit)
+        return placement
+
+    def idle(self) -> None:
+        """Give all memory back."""
+        self.shelf.drop_others()
+        self.cache.forget()
+        memory.release(self.placement.device)
+
+    def execute(
+        self,
+        workflow: Workflow,
+        folders: Folders,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        tell: Tell = lambda event: None,
+        is_canceled: IsCanceled = never,
+        journal: Journal | None = None,
+        keeps_metadata: bool = True,
+    ) -> Run:
+        """Run the workflow; `extra` is kept in its files, or with `keeps_metadata` off nothing is.
+
+        Raises InputError, CheckpointError, StorageError and UnreadableFileError before any work where it can be known;
+        MemoryExhaustedError, EncodingError, Canceled. An error has the node in `node`."""
+        context = JobContext(folders, workflow.graph, extra or {}, keeps_metadata=keeps_metadata)
+        return _Job(self, workflow, context, tell, is_canceled, journal or NoJournal()).run()
+
+
+class _Job:
+    def __init__(
+        self, engine: Engine, workflow: Workflow, context: JobContext, tell: Tell, is_canceled: IsCanceled, journal: Journal
+    ) -> None:
+        self.engine, self.workflow, self.tell, self.is_canceled = engine, workflow, tell, is_canceled
+        self.journal, self.context, self.folders = journal, context, context.folders
+        self.order, self.node = workflow.order(), ""
+        self.clock = StageClock(lambda progress: tell(dataclasses.replace(progress, node=self.node)))
+        self.values: dict[str, tuple[Any, ...]] = {}
+        self.result = Run()
+
+    def run(self) -> Run:
+        # 1. What it runs on, what is known already, and whether all that can be checked is right.
+        engine = self.engine
+        placement, work = engine.placement, workload(self.workflow, self.folders)
+        self._check_outputs()
+        self.keys = keys_of(self.order, self.folders, placement)
+        needed = self._needed()
+        relief = relief_for(work, self._headers(needed), placement, engine.machine, engine.shelf)
+        bench = Bench(placement, relief, engine.shelf, self.clock, self.is_canceled)
+        memory.reset_peak(placement.device)
+
+        # 2. Node after node.
+        with ExitStack() as at_the_end, relief.guard():
+            at_the_end.callback(lambda: relief.has_streamed and engine.shelf.drop_others())  # the next job may have room for whole models
+            self.result.cached = tuple(node.id for node in self.order if node.id in self.values)
+            self.tell(Cached(self.result.cached))
+            for node in self.order:
+                if node.id in needed:
+                    self._work(bench, node)
+
+        # 3. What is to be said of it.
+        self.clock.stop()
+        self.result.seconds, self.result.notes = self.clock.seconds, relief.notes
+        self.result.placement = placement.describe() | {"memory": relief.plan.reason}
+        self.result.peak_bytes = memory.peak_bytes(placement.device)
+        return self.result
+
+    def _check_outputs(self) -> None:
+        """Before any work: whether every file can have its name, and room."""
+        for node in self.order:
+            if not node.node_class.is_output:
+                continue
+            with _blamed_on(node.id):
+                inputs = node.inputs
+                folder = self.folders.of(
+                    "temp" if node.node_class.name == "PreviewImage" or inputs.get("save_output") is False else "output"
+                )
+                if "format" in inputs and "frame_rate" in inputs:
+                    check_codec(Codec(inputs["format"], inputs["frame_rate"], inputs["crf"], inputs["pix_fmt"]))
+                prefix = inputs.get("filename_prefix", "Preview")
+                if isinstance(prefix, str):
+                    folder = next_name(folder, prefix, style="image").folder
+                check_room(folder, self._most_bytes(node))
+
+    def _most_bytes(self, node: Node) -> int:
+        """Room that a node's files should find: its pixels twice over, uncompressed."""
+        link = next(iter(node.links().values()), None)
+        width, height, count = (size_of(self.workflow, link, self.folders) if link else None) or (0, 0, 0)
+        return 6 * width * height * count + 8 * 2**20
+
+    def _needed(self) -> set[str]:
+        """The nodes that have to be worked; the results of others that these want are taken from where they are kept."""
+        needed, edge = set(), [i for i in self.workflow.targets if not self._is_written(i)]
+        while edge:
+            i = edge.pop()
+            if i in needed or i in self.values:
+                continue
+            node = self.workflow.nodes[i]
+            kept = None if node.node_class.is_changing else self.engine.cache.get(self.keys[i])
+            if kept is not None:
+                self.values[i] = kept
+                continue
+            needed.add(i)
+            edge += [link.node for link in node.links().values()]
+        return needed
+
+    def _is_written(self, i: str) -> bool:
+        """By a run of this job that did not come to its end."""
+        saved = self.journal.result(i, self.keys[i])
+        if saved is not None:
+            self.result.outputs[i], self.result.files[i] = saved.ui, saved.files
+        return saved is not None
+
+    def _headers(self, needed: Iterable[str]) -> list[CheckpointFile]:
+        """Of every checkpoint that is used, each once."""
+        kinds = {"CheckpointLoaderSimple": "still", "ImageOnlyCheckpointLoader": "motion"}
+        found = {}
+        for node in self.order:
+            kind = kinds.get(node.node_class.name)
+            if kind and node.id in needed and isinstance(node.inputs["ckpt_name"], str):
+                with _blamed_on(node.id):
+                    path = self.folders.model("checkpoints", node.inputs["ckpt_name"])
+                    found[path, kind] = read_header(path, kind)
+        return list(found.values())
+
+    def _work(self, bench: Bench, node: Node) -> None:
+        if self.is_canceled():
+            from errors import Canceled
+
+            raise Canceled
+        self.node, key = node.id, self.keys[node.id]
+        self.tell(NodeStarted(node.id))
+        inputs = {name: self._input(value) for name, value in node.inputs.items()}
+        if "job" in node.node_class.function.__code__.co_varnames:
+            told = lambda part, target: self.journal.told(node.id, key, part, target)  # noqa: E731
+            inputs["job"] = dataclasses.replace(self.context, told=told if node.node_class.is_output else unheard)
+        with _blamed_on(node.id):
+            found = node.node_class.function(bench, **inputs)
+        values = found if isinstance(found, tuple) else (found,)
+        if node.node_class.is_output:
+            self.journal.done(node.id, key, values[0])
+            self.result.outputs[node.id], self.result.files[node.id] = values[0].ui, values[0].files
+        else:
+            self.engine.cache.put(key, values, on_disk=node.node_class.keeps)
+        self.values[node.id] = values
+        self.tell(NodeDone(node.id, self.result.outputs.get(node.id)))
+
+    def _input(self, value: Any) -> Any:
+        return self.values[value.node][value.slot] if isinstance(value, Link) else value
+
+
+class _blamed_on:
+    """An error that leaves this block says in which node it happened."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if error is not None and not getattr(error, "node", ""):
+            error.node = self.node
+
+
+def keys_of(order: Iterable[Node], folders: Folders, placement: Placement) -> dict[str, str]:
+    """A hash of all that a node's result depends on: its function, its values, its files, its inputs, and what it is computed with."""
+    machine = placement.describe()
+    computed_with = [machine["device"].split(":")[0], machine["dtype"], machine["attention"]]
+    keys: dict[str, str] = {}
+    for node in order:
+        values = {name: _key_part(node, name, value, folders, keys) for name, value in node.inputs.items()}
+        said = json.dumps([node.node_class.name, node.node_class.version, values, computed_with], sort_keys=True, default=str)
+        keys[node.id] = hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+    return keys
+
+
+def _key_part(node: Node, name: str, value: Any, folders: Folders, keys: Mapping[str, str]) -> Any:
+    if isinstance(value, Link):
+        return [keys[value.node], value.slot]
+    declaration = node.node_class.inputs[name].declaration
+    if isinstance(declaration, FileChoice) and isinstance(value, str):
+        with _blamed_on(node.id):
+            if declaration.folder == "input":
+                return hashlib.sha256(folders.picture(value).read_bytes()).hexdigest()
+            return [value, file_key(folders.model(declaration.folder, value))]
+    return value
+
+
+def estimate_key(work: Iterable[Work]) -> str:
+    """The same for jobs that take as long."""
+    return "+".join(map(str, work))
