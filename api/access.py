@@ -76,7 +76,9 @@ class Access:
                 raise
             is_gone = record.is_started or isinstance(error, ClientDisconnect)
             answer = None if is_gone else self._refuse(visit, body.refusal or error, record)
-        if answer is not None:
+        if answer is not None and visit.is_websocket and "websocket.http.response" not in (visit.scope.get("extensions") or {}):
+            await record.send({"type": "websocket.close", "code": 1008})  # this server can only say no
+        elif answer is not None:
             await answer(visit.scope, receive, record.send)
 
     async def _pass_on(self, visit: Visit, receive: Receive, record: Record, body: BodyLimit) -> None:

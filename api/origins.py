@@ -16,7 +16,7 @@ from api.refusals import ForbiddenHost, ForbiddenOrigin
 from errors import InputError
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s/?#@\\\[\]:,]+)(?::(\d{1,5}))?")
-_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_USUAL_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def same_place(origin: str, host: str, scheme: str) -> bool:
     """Whether the page was loaded from here. The Host's usual port is that of the origin: a proxy may not say that it speaks https."""
     page = urlsplit(_origin(origin))
     name, port = split_host(host)
-    usual = _PORTS[page.scheme]
-    is_downgrade = scheme in ("https", "wss") and page.scheme == "http"
+    usual = _USUAL_PORTS[page.scheme]
+    is_downgrade = scheme == "https" and page.scheme == "http"
     return (_name(page.netloc), page.port or usual) == (name, port or usual) and not is_downgrade
 
 
@@ -143,12 +143,13 @@ def _name(host: str) -> str:
 
 
 def _origin(text: str) -> str:
+    """In one spelling: small letters, without the usual port. Raises InputError."""
     try:
         parts = urlsplit(text)
         name, port = _name(parts.netloc), parts.port
-    except ValueError as error:
+        if parts.scheme not in _USUAL_PORTS or parts.path.strip("/") or parts.query or parts.fragment:
+            raise ValueError("more than an origin, or less")
+    except (ValueError, InputError) as error:
         raise InputError(f"{text[:100]!r} is no origin.", "Use one such as https://films.example.com.") from error
-    if parts.scheme not in ("http", "https") or parts.path.strip("/") or parts.query or parts.fragment:
-        raise InputError(f"{text[:100]!r} is no origin.", "Use one such as https://films.example.com.")
     shown = f"[{name}]" if ":" in name else name
-    return f"{parts.scheme}://{shown}" + (f":{port}" if port and port != _PORTS[parts.scheme] else "")
+    return f"{parts.scheme}://{shown}" + (f":{port}" if port and port != _USUAL_PORTS[parts.scheme] else "")

@@ -26,9 +26,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
-        raise StorageError(f"Somebody else is changing {path}.", f"If nobody is, remove {new} and try again.") from error
     except OSError as error:
+        if isinstance(error, FileExistsError) and os.path.lexists(new):
+            raise StorageError(f"Somebody else is changing {path}.", f"If nobody is, remove {new} and try again.") from error
         raise _cannot_write(path, error) from error
     try:
         with os.fdopen(handle, "wb") as file:

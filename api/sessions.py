@@ -31,7 +31,7 @@ class Sessions:
         self.cookie_name = f"stillmotion_{self._sign('name')[:8]}"  # cookies know no ports: two servers on one machine must not share one
 
     def issue(self, login: Login) -> str:
-        body = json.dumps([login.user.name, login.proof, int(self._now()) + LIFE_SECONDS]).encode()
+        body = json.dumps([login.user.name, login.proof, int(self._now()) + LIFE_SECONDS], ensure_ascii=False).encode()
         text = base64.urlsafe_b64encode(body).decode().rstrip("=")
         return f"{text}.{self._sign(text)}"
 
