@@ -47,10 +47,11 @@ class Record:
         await self._send(message)
 
     def write(self) -> None:
-        """A status of null: the client went away before there was an answer."""
+        """A status of null: the client went away before there was an answer. A user of null: nobody was let in."""
         user, state = self._scope.get("user"), self._scope.get("state") or {}
         ms = round((time.perf_counter() - self._began) * 1000, 1)
-        line: dict[str, Any] = self._line | {"status": self.status, "ms": ms, "user": getattr(user, "name", None)}
+        is_somebody = user is not None and (user.name or user.is_admin)
+        line: dict[str, Any] = self._line | {"status": self.status, "ms": ms, "user": user.name if is_somebody else None}
         line["client"] = self._scope["client"][0] if self._scope.get("client") else None
         if job_id := state.get("job_id"):
             line["job_id"] = str(job_id)

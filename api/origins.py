@@ -36,7 +36,7 @@ class HostRule:
         """
         allowed = list(allowed)
         names = {_name(host) for host in allowed if host != "*" and not host.startswith(".")} | {"localhost", "::1"}
-        endings = tuple(host.lower().rstrip(".") for host in allowed if host.startswith("."))
+        endings = tuple(f".{_name(host[1:])}" for host in allowed if host.startswith("."))
         if not is_everywhere(listen_host):
             names.add(_name(listen_host))
         is_free = "*" in allowed or (has_credentials and not allowed)
@@ -103,12 +103,10 @@ def same_place(origin: str, host: str, scheme: str) -> bool:
 def split_host(text: str) -> tuple[str, int | None]:
     """`name[:port]` in small letters, an address without brackets; raises ValueError."""
     match = _HOST.fullmatch(text.strip())
-    if not match or int(match[2] or 0) > 65535:
+    if not match or int(match[2] or 0) > 65535 or not match[1].strip("."):
         raise ValueError(text)
     name = match[1].lower().rstrip(".")
-    if name.startswith("["):
-        return str(plain_address(name)), int(match[2]) if match[2] else None
-    return name, int(match[2]) if match[2] else None
+    return str(plain_address(name)) if name.startswith("[") else name, int(match[2]) if match[2] else None
 
 
 def is_loopback(host: str) -> bool:

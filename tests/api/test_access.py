@@ -356,6 +356,53 @@ def test_an_app_that_makes_something_else_of_it_is_not_heard(door: Callable) -> 
     assert (found.status_code, error(found)["code"]) == (413, "body_too_large")
 
 
+def raw(access: Access, scope: dict, messages: list[dict]) -> list[dict]:
+    """What the layer sends for a scope and what the server would hand in."""
+    sent, waiting = [], iter(messages)
+
+    async def receive() -> dict:
+        return next(waiting)
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    asyncio.run(access({"query_string": b"", "headers": [(b"host", b"localhost")], "client": None} | scope, receive, send))
+    return sent
+
+
+def test_half_an_answer_is_ended_at_the_limit(door: Callable) -> None:
+    async def echo(scope: dict, receive: Callable, send: Callable) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": (await receive())["body"], "more_body": True})
+
+    part = {"type": "http.request", "body": b"x" * 60, "more_body": True}
+    sent = raw(door(echo, body_limit_bytes=100).access, {"type": "http", "method": "POST", "path": "/"}, [part, part])
+    assert [message.get("body") for message in sent] == [None, b"x" * 60]
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_mistake_of_ours_on_a_websocket(door: Callable, is_open: bool) -> None:
+    async def broken(scope: dict, receive: Callable, send: Callable) -> None:
+        if is_open:
+            await send({"type": "websocket.accept"})
+        raise RuntimeError("the secret of /etc/shadow")
+
+    scope = {"type": "websocket", "path": "/ws", "extensions": {"websocket.http.response": {}}}
+    if is_open:  # the server closes it
+        with pytest.raises(RuntimeError):
+            raw(door(broken).access, scope, [])
+        return
+    sent = raw(door(broken).access, scope, [])
+    assert sent[0]["status"] == 500
+    assert b"shadow" not in sent[1]["body"]
+
+
+def test_over_a_unix_socket(door: Callable) -> None:
+    sent = raw(door().access, {"type": "http", "method": "GET", "path": "/"}, [{"type": "http.request"}])
+    assert b'"client": ["127.0.0.1", 0]' in sent[1]["body"]
+
+
 @pytest.mark.parametrize("length", ["-1", "x", "1e9", "²", "9" * 30])
 def test_strange_lengths(door: Callable, length: str) -> None:
     found = door(body_limit_bytes=100).post("/", {"Content-Length": length.encode()}, content=b"x" * 50)
@@ -363,20 +410,11 @@ def test_strange_lengths(door: Callable, length: str) -> None:
 
 
 def test_a_body_that_breaks_off_is_nobodys_mistake(door: Callable, caplog: pytest.LogCaptureFixture, lines: Callable) -> None:
-    sent = []
-    scope = {"type": "http", "method": "POST", "path": "/echo", "query_string": b"", "headers": [(b"host", b"localhost")]}
-
-    async def receive() -> dict:
-        return {"type": "http.disconnect"}
-
-    async def send(message: dict) -> None:
-        sent.append(message)
-
     async def reading(scope: dict, receive: Callable, send: Callable) -> None:
         await Request(scope, receive).body()
 
-    asyncio.run(door(reading).access(scope, receive, send))
-    assert sent == []
+    half = [{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}]
+    assert raw(door(reading).access, {"type": "http", "method": "POST", "path": "/"}, half) == []
     assert lines()[-1]["status"] is None
     assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 

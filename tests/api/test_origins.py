@@ -169,7 +169,7 @@ def test_names_and_addresses() -> None:
     assert split_host("A.example.") == ("a.example", None)
     assert [is_loopback(host) for host in ("127.1.2.3", "::1", "localhost", "0.0.0.0", "", "evil.example")] == [True] * 3 + [False] * 3
     assert [is_everywhere(host) for host in ("0.0.0.0", "::", "", "127.0.0.1", "a.example")] == [True] * 3 + [False] * 2
-    for wrong in ("a b", "http://a.example", "a@b"):
+    for wrong in ("a b", "http://a.example", "a@b", ".", "..", ""):
         with pytest.raises(InputError, match="no host name"):
             HostRule.of("127.0.0.1", [wrong], has_credentials=False)
     for wrong in ("a.example", "ftp://a.example", "https://a.example/x", "https://a.example:x"):
