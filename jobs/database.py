@@ -23,6 +23,7 @@ _MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "beegfs", "glusterfs", "gpfs", "virtiofs"}
 _LOG_BYTES = 64 * 2**20  # what the write-ahead log is cut down to after it grew
 _RETRY_SECONDS = 0.02
+_IDLE = 16  # connections kept open for the next use
 
 
 class Database:
@@ -35,6 +36,7 @@ class Database:
     def __init__(self, path: Path, migrations: Sequence[tuple[str, str]], application_id: int, *, busy_seconds: float = 10.0) -> None:
         self.path, self.busy_seconds, self.lock = Path(path), busy_seconds, threading.RLock()
         self._idle: list[sqlite3.Connection] = []
+        self._handing_over = threading.Lock()
         self._is_closed = False
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,24 +85,25 @@ class Database:
 
     def close(self) -> None:
         """Connections that are in use are closed when they come back."""
-        with self.lock:
+        with self._handing_over:
             self._is_closed = True
             while self._idle:
                 self._idle.pop().close()
 
     def _take(self) -> sqlite3.Connection:
-        if self._is_closed:
-            raise StorageError(f"The database {self.path} has been closed.", "Start Stillmotion again.")
-        try:
-            return self._idle.pop()  # atomic
-        except IndexError:
-            return self._connect()
+        with self._handing_over:
+            if self._is_closed:
+                raise StorageError(f"The database {self.path} has been closed.", "Start Stillmotion again.")
+            if self._idle:
+                return self._idle.pop()
+        return self._connect()
 
     def _give_back(self, connection: sqlite3.Connection) -> None:
-        if self._is_closed or connection.in_transaction:
-            connection.close()
-        else:
-            self._idle.append(connection)
+        with self._handing_over:
+            if self._is_closed or connection.in_transaction or len(self._idle) >= _IDLE:
+                connection.close()
+            else:
+                self._idle.append(connection)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=self.busy_seconds, isolation_level=None, check_same_thread=False)
@@ -150,7 +153,7 @@ class Database:
             return
         for number, (name, sql) in enumerate(migrations):
             with self.transaction() as connection:
-                connection.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, applied REAL NOT NULL)")
+                connection.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, applied TEXT DEFAULT CURRENT_TIMESTAMP)")
                 connection.execute(f"PRAGMA application_id = {application_id}")
                 applied = self._applied(connection)
                 if newer := [other for other in applied if other not in dict(migrations)]:
@@ -159,7 +162,7 @@ class Database:
                 if len(applied) <= number:
                     for statement in statements(sql):
                         connection.execute(statement)
-                    connection.execute("INSERT INTO migrations VALUES (?, ?)", (name, time.time()))
+                    connection.execute("INSERT INTO migrations (name) VALUES (?)", (name,))
 
     def _applied(self, connection: sqlite3.Connection) -> list[str]:
         is_new = not connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'migrations'").fetchone()[0]
@@ -192,8 +195,12 @@ def network_type(folder: Path) -> str | None:
     except OSError:
         return None
     folder = folder.resolve()
-    held = [(len(parts[4]), parts[parts.index("-") + 1]) for parts in mounts if folder.is_relative_to(parts[4].replace("\\040", " "))]
-    kind = max(held, default=(0, ""))[1]
+    held = [
+        (len(parts[4]), order, parts[parts.index("-") + 1])  # the innermost mount, and of several there the last
+        for order, parts in enumerate(mounts)
+        if folder.is_relative_to(parts[4].replace("\\040", " "))
+    ]
+    kind = max(held, default=(0, 0, ""))[2]
     return kind if kind in _NETWORK or kind.startswith("fuse.") else None
 
 

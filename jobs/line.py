@@ -55,7 +55,7 @@ class Line(JobTable):
             self._check_room(connection, len(rows))
             jobs = []
             for submission, row in zip(submissions, rows, strict=True):
-                jobs.append(self._insert(connection, submission, row | {"batch": batch}))
+                jobs.append(self._insert(connection, submission, row | {"batch": batch or submission.batch}))
             events += [JobEvent(job.id, "queued", {"job": job}) for job in jobs]
         return jobs
 
@@ -108,6 +108,8 @@ class Line(JobTable):
             job = self._job(connection, job_id)
             check_status(job, (JobStatus.QUEUED,), "moved")
             others = connection.execute(_OF_OWNER, (job.owner, job_id)).fetchall()
+            if not others and before is None:
+                return job
             place = _place(to, [row["id"] for row in others]) if before is None else self._place_before(connection, job, before, others)
             numbers = [row["number"] for row in others]
             high = numbers[place] if place < len(numbers) else self._next_seq(connection)
@@ -122,7 +124,9 @@ class Line(JobTable):
             waiting = connection.execute(_WAITING).fetchall()
             owners = {row["owner"]: None for row in waiting}
             served = {owner: connection.execute("SELECT max(turn) FROM jobs WHERE owner = ?", (owner,)).fetchone()[0] for owner in owners}
-        lines: dict[str, list[sqlite3.Row]] = {owner: [row for row in waiting if row["owner"] == owner] for owner in owners}
+        lines: dict[str, list[sqlite3.Row]] = {owner: [] for owner in owners}
+        for row in waiting:
+            lines[row["owner"]].append(row)
 
         def turn(owner: str) -> tuple[float, float, int]:
             return served[owner] or 0, lines[owner][0]["number"], min(row["seq"] for row in lines[owner])
@@ -158,7 +162,10 @@ class Line(JobTable):
 
     def _check_disk(self) -> None:
         folder = self.database.path.parent
-        free = shutil.disk_usage(folder).free if self.min_free_bytes else 0
+        try:
+            free = shutil.disk_usage(folder).free if self.min_free_bytes else 0
+        except OSError as error:
+            raise StorageError(f"{folder} cannot be looked at: {error.strerror}.", "See that its disk works.") from error
         if free < self.min_free_bytes:
             message = f"The disk that holds {folder} has {free / 2**20:.0f} MiB left; {self.min_free_bytes / 2**20:.0f} must stay free."
             raise StorageError(message, "Free some space there, or choose another data directory.")

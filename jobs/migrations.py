@@ -49,6 +49,7 @@ MIGRATIONS = [
         );
         CREATE INDEX jobs_waiting ON jobs (owner, number, seq) WHERE status = 'queued';
         CREATE INDEX jobs_running ON jobs (seq) WHERE status = 'running';
+        CREATE INDEX jobs_by_status ON jobs (status, deleted_at, owner);
         CREATE INDEX jobs_by_owner_turn ON jobs (owner, turn);
         CREATE INDEX jobs_by_turn ON jobs (turn);
         CREATE INDEX jobs_by_work ON jobs (work, seq) WHERE status = 'succeeded';

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jobs.job import ENDED, Job, Output
@@ -12,6 +12,7 @@ from jobs.table import JobTable, marks
 
 _DAY = 24 * 3600.0
 _UNDO_SECONDS = 3600.0
+_ENDED = f"SELECT seq, id, ended, deleted_at, is_favourite FROM jobs WHERE status IN ({marks(ENDED)}) ORDER BY ended, seq"
 
 File = tuple[str, str, str]  # type, subfolder, filename
 
@@ -36,13 +37,18 @@ class Retention(JobTable):
         """
         with self.database.connection() as connection:
             kept, going = _Shares(connection), []
-            for row in connection.execute(f"SELECT * FROM jobs WHERE status IN ({marks(ENDED)}) ORDER BY ended, seq", ENDED).fetchall():
-                if self._is_over(row, keep_days, undo_seconds):
+            staying = []
+            for row in connection.execute(_ENDED, ENDED).fetchall():
+                is_over = self._is_over(row, keep_days, undo_seconds)
+                (going if is_over else staying).append(row)
+                if is_over:
+                    kept.drop(row["seq"])
+            for row in staying if keep_bytes is not None else ():
+                if kept.bytes > keep_bytes and not row["is_favourite"] and row["deleted_at"] is None:
                     kept.drop(row["seq"])
                     going.append(row)
-            if keep_bytes is not None:
-                going += self._until_it_fits(connection, kept, {row["seq"] for row in going}, keep_bytes)
-            return RetentionPlan(self._jobs(connection, going), list(kept.freed.values()), sum(f.bytes for f in kept.freed.values()))
+            jobs = [self._row(connection, row["id"]) for row in going]
+            return RetentionPlan(self._jobs(connection, jobs), list(kept.freed.values()), sum(f.bytes for f in kept.freed.values()))
 
     def purge(self, job_ids: Iterable[str]) -> int:
         """Remove ended jobs for good, with their publications; what they used stays counted. Gives how many there were."""
@@ -54,15 +60,6 @@ class Retention(JobTable):
         if row["deleted_at"] is not None:
             return self.clock() - row["deleted_at"] > undo_seconds
         return keep_days is not None and not row["is_favourite"] and self.clock() - row["ended"] > keep_days * _DAY
-
-    def _until_it_fits(self, connection: sqlite3.Connection, kept: _Shares, gone: set[int], keep_bytes: int) -> Iterator[sqlite3.Row]:
-        sql = f"SELECT * FROM jobs WHERE status IN ({marks(ENDED)}) AND NOT is_favourite AND deleted_at IS NULL ORDER BY ended, seq"
-        for row in connection.execute(sql, ENDED).fetchall():
-            if kept.bytes <= keep_bytes:
-                return
-            if row["seq"] not in gone:
-                kept.drop(row["seq"])
-                yield row
 
 
 class _Shares:

@@ -76,11 +76,12 @@ class JobTable:
         return self._jobs(connection, [self._row(connection, job_id)])[0]
 
     def _jobs(self, connection: sqlite3.Connection, rows: Sequence[sqlite3.Row]) -> list[Job]:
-        """With their files, which are looked up for all of them at once."""
+        """With their files, which are looked up for many of them at once."""
         files: dict[int, list[Output]] = {row["seq"]: [] for row in rows}
-        found = connection.execute(f"SELECT * FROM files WHERE job IN ({marks(files)}) ORDER BY job, position", list(files))
-        for row in found:
-            files[row["job"]].append(file_of(row))
+        for seqs in chunks(list(files)):
+            sql = f"SELECT * FROM files WHERE job IN ({marks(seqs)}) ORDER BY job, position"
+            for row in connection.execute(sql, seqs):
+                files[row["job"]].append(file_of(row))
         return [job_of(row, files[row["seq"]]) for row in rows]
 
     def _seconds_since(self, job_id: str, started: float) -> float:
@@ -107,6 +108,12 @@ def check_status(job: Job, allowed: Sequence[JobStatus], wish: str) -> None:
         raise JobStateError(f"The job {job.id} is {job.status}, so it cannot be {wish}.", hint)
 
 
-def marks(values: Sequence[Any] | dict[Any, Any]) -> str:
+def chunks(values: list[int], length: int = 500) -> Iterator[list[int]]:
+    """SQLite takes a limited number of values at once."""
+    for start in range(0, len(values), length):
+        yield values[start : start + length]
+
+
+def marks(values: Sequence[Any]) -> str:
     """One question mark a value, for SQL."""
     return ", ".join("?" * len(values))

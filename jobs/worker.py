@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -54,7 +55,7 @@ class Worker:
         self.store, self.run, self.board, self.name = store, run, board, name
         self.on_idle, self.on_pause, self.poll_seconds, self.steady = on_idle, on_pause, poll_seconds, steady
         self._deadline: float | None = None  # by `steady`; set once we should come to an end
-        self._unwritten: Callable[[], object] | None = None
+        self._unwritten: tuple[Job, Callable[[], object]] | None = None  # how a job ended, until it is on the disk
         self._wake = threading.Event()
 
     @property
@@ -80,7 +81,7 @@ class Worker:
         job = None if self.is_draining else self.store.claim(self.name)
         if job is None:
             return None
-        self._unwritten = self._ending_of(job)
+        self._unwritten = job, self._ending_of(job)
         self._write_what_is_left()
         return self.store.get(job.id)
 
@@ -93,6 +94,7 @@ class Worker:
             self._work(stop)
         finally:
             unsubscribe()
+            self.store.worker_lock.release()
 
     def _work(self, stop: threading.Event) -> None:
         idle_since, was_paused = self.steady(), False
@@ -111,6 +113,10 @@ class Worker:
             was_paused = is_paused
             self._hook(self.on_idle, max(0.0, self.steady() - idle_since))
             self._wake.wait(self.poll_seconds)
+        try:
+            self._write_what_is_left()
+        except StorageError as error:
+            log.error("How the last job ended could not be written; it will be done again: %s", error)
 
     def _notice(self, event: JobEvent) -> None:
         if event.kind in ("queued", "requeued", "paused", "resumed"):
@@ -138,14 +144,23 @@ class Worker:
             failure, text = internal_failure(job.id, error)
             return lambda: self.store.fail(job.id, failure, seen.outcome, text)
         except BaseException:  # Ctrl-C: up with it, but first the job must not be lost
-            self.store.requeue(job.id)
+            with suppress(StorageError):  # else it is found when we start again
+                self.store.requeue(job.id) or self.store.finish_canceled(job.id, seen.outcome)
             raise
 
     def _write_what_is_left(self) -> None:
-        """How the last job ended. It is forgotten only once it is on the disk."""
-        if self._unwritten is not None:
-            self._unwritten()
-            self._unwritten = None
+        """How the last job ended. It is forgotten only once it is on the disk. What cannot be written down at all is our mistake."""
+        if self._unwritten is None:
+            return
+        job, end = self._unwritten
+        try:
+            end()
+        except StorageError:
+            raise
+        except Exception as error:
+            failure, text = internal_failure(job.id, error)
+            self.store.fail(job.id, failure, log=text)
+        self._unwritten = None
 
     def _put_back(self, job_id: str) -> bool:
         """If it was stopped because we come to an end, and not because somebody asked for it."""
@@ -178,7 +193,7 @@ class _Seen:
 def internal_failure(job_id: str, error: Exception) -> tuple[Failure, str]:
     """A mistake of ours: the person gets a number, the log and the job get the rest under the same number."""
     number = secrets.token_hex(4)
-    text = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
     log.error("The job %s failed; error %s:\n%s", job_id, number, text)
     message = f"Something went wrong inside Stillmotion (error {number})."
     return Failure("internal", message, "The log tells more under this number. Other jobs are not affected.", details={"id": number}), text
