@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "beegfs", "glusterfs", "gpfs", "virtiofs"}
+_SYNCHRONOUS = "FULL"  # a commit returns once it would survive the loss of power
 _LOG_BYTES = 64 * 2**20  # what the write-ahead log is cut down to after it grew
 _RETRY_SECONDS = 0.02
 _IDLE = 16  # connections kept open for the next use
@@ -109,7 +110,7 @@ class Database:
         connection = sqlite3.connect(self.path, timeout=self.busy_seconds, isolation_level=None, check_same_thread=False)
         try:
             connection.row_factory = sqlite3.Row
-            for pragma in ("synchronous = FULL", "foreign_keys = ON", f"journal_size_limit = {_LOG_BYTES}"):
+            for pragma in (f"synchronous = {_SYNCHRONOUS}", "foreign_keys = ON", f"journal_size_limit = {_LOG_BYTES}"):
                 connection.execute(f"PRAGMA {pragma}")
         except BaseException:
             connection.close()
@@ -172,7 +173,7 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.IntegrityError:
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):  # mistakes of ours, not of the disk
             raise
         except sqlite3.DatabaseError as error:
             raise _storage_error(self.path, error) from error
@@ -181,8 +182,8 @@ class Database:
 def statements(sql: str) -> Iterator[str]:
     """A script, cut into its statements."""
     statement = ""
-    for line in sql.splitlines(keepends=True):
-        statement += line
+    for piece in sql.split(";")[:-1]:
+        statement += piece + ";"
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
