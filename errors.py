@@ -2,9 +2,12 @@
 
     StillmotionError             message: what is wrong and which value; hint: what to do; code: stable, for programs
     ├── InputError               a value that was given is wrong                         bad_input
-    │   └── UnknownNameError     a name that does not exist; lists those that do         unknown_name
+    │   ├── UnknownNameError     a name that does not exist; lists those that do         unknown_name
+    │   ├── UnknownJobError      there is no job with this id                            unknown_job
+    │   └── JobStateError        the job is not in a state in which this can be done     wrong_state
     ├── UnreadableFileError      a given file is missing, damaged or of another kind     unreadable_file
     ├── CheckpointError          a model file is missing, damaged or does not fit        bad_checkpoint
+    ├── QueueFullError           as many jobs wait as may wait                           queue_full
     ├── StorageError             the data directory is full, read-only or not ours       storage
     ├── MemoryExhaustedError     the device, or the machine, has too little memory       out_of_memory
     ├── EncodingError            a film could not be written, or did not read back       encoding
@@ -50,6 +53,18 @@ class UnknownNameError(InputError):
         self.kind, self.name, self.known = kind, name, known
 
 
+class UnknownJobError(InputError):
+    code = "unknown_job"
+
+    def __init__(self, job_id: object) -> None:
+        super().__init__(f"There is no job {job_id!r}.", "It may have been removed; the history has those that remain.")
+        self.job_id = job_id
+
+
+class JobStateError(InputError):
+    code = "wrong_state"
+
+
 class UnreadableFileError(StillmotionError):
     code = "unreadable_file"
     exit_code = 2
@@ -57,6 +72,11 @@ class UnreadableFileError(StillmotionError):
 
 class CheckpointError(StillmotionError):
     code = "bad_checkpoint"
+    exit_code = 2
+
+
+class QueueFullError(StillmotionError):
+    code = "queue_full"
     exit_code = 2
 
 

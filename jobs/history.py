@@ -1,0 +1,151 @@
+"""What has been and what is: lists, counts, marks, deletion that can be undone, estimates, and who used how much."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from errors import UnknownJobError
+from jobs.job import ENDED, Job, JobStatus
+from jobs.progress import JobEvent
+from jobs.rows import check_text, to_json, words_of
+from jobs.table import JobTable, check_status, marks
+
+_SAMPLES = 20
+_SIMILAR = """
+    SELECT run_seconds FROM jobs WHERE status = 'succeeded' AND is_whole AND work = :work AND device = :device
+    ORDER BY seq DESC LIMIT :count
+"""
+_LAST_DEVICE = "SELECT device FROM jobs WHERE status = 'succeeded' AND is_whole AND work = ? ORDER BY seq DESC LIMIT 1"
+
+
+@dataclass(frozen=True)
+class Page:
+    """`cursor` gives the next page; None if this is the last."""
+
+    jobs: list[Job]
+    cursor: int | None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one owner used on one day (UTC, "2026-03-07"), failed and canceled runs included."""
+
+    owner: str
+    day: str
+    seconds: float
+    runs: int
+
+
+class History(JobTable):
+    def list_jobs(
+        self,
+        *,
+        status: JobStatus | Iterable[JobStatus] | None = None,
+        owner: str | None = None,
+        batch: str | None = None,
+        tag: str | None = None,
+        text: str = "",
+        is_favourite: bool | None = None,
+        is_deleted: bool = False,
+        cursor: int | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """The newest first. `text` is looked for in the title and in every text of the workflow, in small or capital letters."""
+        statuses = [status] if isinstance(status, str) else list(status or JobStatus)
+        wanted = " ".join(text.casefold().split()).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        conditions: dict[str, Sequence[Any]] = {
+            f"status IN ({marks(statuses)})": statuses,
+            f"deleted_at IS {'NOT ' if is_deleted else ''}NULL": (),
+            "owner = ?": () if owner is None else (owner,),
+            "batch = ?": () if batch is None else (batch,),
+            "EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)": () if tag is None else (tag,),
+            "words LIKE ? ESCAPE '\\'": (f"%{wanted}%",) if wanted else (),
+            "is_favourite = ?": () if is_favourite is None else (is_favourite,),
+            "seq < ?": () if cursor is None else (cursor,),
+        }
+        used = {sql: values for sql, values in conditions.items() if values or "?" not in sql}
+        sql = f"SELECT * FROM jobs WHERE {' AND '.join(used)} ORDER BY seq DESC LIMIT ?"
+        with self.database.connection() as connection:
+            rows = connection.execute(sql, [*(value for values in used.values() for value in values), limit + 1]).fetchall()
+            shown = rows[:limit]
+            return Page(self._jobs(connection, shown), shown[-1]["seq"] if len(rows) > limit and shown else None)
+
+    def counts(self, owner: str | None = None) -> dict[JobStatus, int]:
+        """How many jobs there are in each status, without those that are deleted."""
+        sql = "SELECT status, count(*) FROM jobs WHERE deleted_at IS NULL AND (:owner IS NULL OR owner = :owner) GROUP BY status"
+        found = dict(map(tuple, self.database.read(sql, {"owner": owner})))
+        return {status: found.get(status, 0) for status in JobStatus}
+
+    def owners_of(self, filename: str, subfolder: str = "", type: str = "output") -> set[str]:
+        """Of every job that made this file or got it from the cache."""
+        sql = "SELECT DISTINCT owner FROM files JOIN jobs ON seq = job WHERE filename = ? AND subfolder = ? AND type = ?"
+        return {row["owner"] for row in self.database.read(sql, (filename, subfolder, type))}
+
+    def favourite(self, job_id: str, on: bool = True) -> Job:
+        """Raises UnknownJobError."""
+        return self._mark(job_id, {"is_favourite": on})
+
+    def set_title(self, job_id: str, title: str) -> Job:
+        """Raises UnknownJobError, InputError."""
+        return self._mark(job_id, {"title": check_text("title", title), "words": words_of(title, self.get(job_id).workflow)})
+
+    def set_tags(self, job_id: str, tags: Iterable[str]) -> Job:
+        """Raises UnknownJobError."""
+        return self._mark(job_id, {"tags": to_json(list(tags))})
+
+    def delete(self, job_id: str) -> Job:
+        """Out of sight, until it is purged or the deletion is undone. Raises UnknownJobError, JobStateError if it has not ended."""
+        with self._changing() as (connection, events):
+            job = self._job(connection, job_id)
+            check_status(job, ENDED, "deleted")
+            job = self._update(connection, job_id, job.status, {"deleted_at": self.clock()})
+            events.append(JobEvent(job_id, "deleted", {"job": job}))
+        return job
+
+    def undo_delete(self, job_id: str) -> Job:
+        """Raises UnknownJobError if it was purged meanwhile."""
+        return self._mark(job_id, {"deleted_at": None})
+
+    def clear_history(self, owner: str | None = None) -> list[str]:
+        """Delete what has ended, of this owner or of all, but for favourites; gives the ids, so that it can be undone."""
+        sql = f"""UPDATE jobs SET deleted_at = ? WHERE status IN ({marks(ENDED)}) AND deleted_at IS NULL AND NOT is_favourite
+                  AND owner = coalesce(?, owner) RETURNING id"""
+        with self._changing() as (connection, events):
+            ids = [row["id"] for row in connection.execute(sql, (self.clock(), *ENDED, owner)).fetchall()]
+            events += [JobEvent(job_id, "deleted", {"job": self._job(connection, job_id)}) for job_id in ids]
+        return ids
+
+    def estimate(self, work: str, device: str | None = None) -> float | None:
+        """Seconds that a job of this size will run: what the last ones took on the device, or on the one that was used last.
+
+        Waiting is not in it, nor are runs that found their results in the cache. None if nothing is known.
+        """
+        if device is None:
+            device = next((row["device"] for row in self.database.read(_LAST_DEVICE, (work,))), "")
+        rows = self.database.read(_SIMILAR, {"work": work, "device": device, "count": _SAMPLES}) if work else []
+        return statistics.median(row["run_seconds"] for row in rows) if rows else None
+
+    def remaining(self, job_id: str) -> float | None:
+        """Seconds that a running job should still take, never negative; None if it does not run or nothing is known."""
+        job = self.get(job_id)
+        estimate = self.estimate(job.work) if job.status == JobStatus.RUNNING else None
+        return None if estimate is None else max(0.0, estimate - self._seconds_since(job_id, job.started))
+
+    def usage(self, owner: str | None = None, since: float | None = None) -> list[Usage]:
+        """Seconds of generation by owner and day, each run counted on the day on which it ended. What was deleted or purged still
+        counts; a run that was put back into the queue does not. `since` counts from the beginning of its day."""
+        first = "" if since is None else time.strftime("%Y-%m-%d", time.gmtime(since))
+        sql = "SELECT owner, day, seconds, runs FROM usage WHERE owner = coalesce(?, owner) AND day >= ? ORDER BY owner, day"
+        return [Usage(*row) for row in self.database.read(sql, (owner, first))]
+
+    def _mark(self, job_id: str, values: dict[str, Any]) -> Job:
+        """Change what is not the job's life."""
+        with self._changing() as (connection, _):
+            names = ", ".join(f"{name} = :{name}" for name in values)
+            if not connection.execute(f"UPDATE jobs SET {names} WHERE id = :_id", values | {"_id": job_id}).rowcount:
+                raise UnknownJobError(job_id)
+            return self._job(connection, job_id)

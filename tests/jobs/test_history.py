@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from errors import InputError, JobStateError, UnknownJobError
+from jobs.history import Usage
+from jobs.job import Failure, JobStatus, Outcome, Output, Submission
+from jobs.store import JobStore
+
+DAY = 24 * 3600
+
+
+def titles(store: JobStore, **filters: object) -> str:
+    return "".join(job.title for job in store.list_jobs(**filters).jobs)
+
+
+@pytest.fixture
+def several(store, submit, run_one):
+    """a and b succeeded, c failed, d runs, e waits."""
+    for title, values in {
+        "a": {"owner": "ann", "tags": ("sea", "100%")},
+        "b": {"owner": "bob", "batch": "one", "workflow": {"6": {"inputs": {"text": "A ROCKET, 火箭"}}}},
+        "c": {"owner": "ann", "batch": "one"},
+    }.items():
+        submit(title=title, **values)
+        if title == "c":
+            store.fail(store.claim("test").id, Failure("x", "y"))
+        else:
+            run_one()
+    submit(title="d")
+    store.claim("test")
+    submit(title="e")
+    return {job.title: job.id for job in store.list_jobs().jobs}
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({}, "edcba"),
+        ({"status": JobStatus.QUEUED}, "e"),
+        ({"status": ("failed", "running")}, "dc"),
+        ({"owner": "ann"}, "ca"),
+        ({"owner": ""}, "ed"),
+        ({"batch": "one"}, "cb"),
+        ({"tag": "sea"}, "a"),
+        ({"tag": "100%"}, "a"),
+        ({"tag": "se"}, ""),
+        ({"text": "rocket"}, "b"),
+        ({"text": "火箭"}, "b"),
+        ({"text": "%"}, ""),
+        ({"text": "C"}, "cb"),
+        ({"owner": "ann", "status": "failed"}, "c"),
+        ({"is_favourite": True}, ""),
+    ],
+)
+def test_jobs_are_found_newest_first(store, several, filters, expected):
+    assert titles(store, **filters) == expected
+
+
+def test_pages_hold_each_job_once_whatever_comes_between(store, several, submit):
+    page = store.list_jobs(limit=2)
+    seen = [job.title for job in page.jobs]
+    while page.cursor is not None:
+        submit(title="new")
+        page = store.list_jobs(limit=2, cursor=page.cursor)
+        seen += [job.title for job in page.jobs]
+    assert "".join(seen) == "edcba"
+    assert store.list_jobs(limit=100).cursor is None
+
+
+def test_counts_by_status(store, several):
+    assert store.counts() == {"queued": 1, "running": 1, "succeeded": 2, "failed": 1, "canceled": 0}
+    assert store.counts("ann")[JobStatus.SUCCEEDED] == 1
+    store.delete(several["a"])
+    assert store.counts("ann")[JobStatus.SUCCEEDED] == 0
+
+
+def test_a_file_knows_whose_it_is(store, submit, run_one):
+    shown = Outcome(files=(Output("9", "images", "a.png", "trips"),))
+    for owner in ("ann", "bob", "ann"):
+        submit(owner)
+        run_one(outcome=shown)
+    assert store.owners_of("a.png", "trips") == {"ann", "bob"}
+    assert store.owners_of("a.png") == store.owners_of("a.png", "trips", "temp") == set()
+
+
+def test_marks_stay(store, several):
+    assert store.favourite(several["a"]).is_favourite
+    assert titles(store, is_favourite=True) == "a"
+    assert not store.favourite(several["a"], False).is_favourite
+    assert store.set_tags(several["b"], ["x"]).tags == ("x",)
+    assert store.set_title(several["b"], "Moon").title == "Moon"
+    assert titles(store, text="moon") == titles(store, text="rocket") == "Moon"
+    with pytest.raises(InputError):
+        store.set_title(several["b"], "\ud800")
+    for change in (store.favourite, store.undo_delete, lambda gone: store.set_title(gone, "x"), lambda gone: store.set_tags(gone, ())):
+        with pytest.raises(UnknownJobError):
+            change("gone")
+
+
+# deletion
+
+
+def test_a_deletion_can_be_undone(store, several, clock):
+    assert store.delete(several["a"]).deleted_at == clock.now
+    assert titles(store) == "edcb"
+    assert titles(store, is_deleted=True) == "a"
+    for refused in (store.delete, store.retry):
+        with pytest.raises(JobStateError, match="is deleted, so it cannot be"):
+            refused(several["a"])
+    assert store.undo_delete(several["a"]).deleted_at is None
+    assert titles(store) == "edcba"
+
+
+def test_history_is_cleared_of_what_has_ended_but_for_favourites(store, several):
+    store.favourite(several["a"])
+    assert store.clear_history("ann") == [several["c"]]
+    assert store.clear_history() == [several["b"]]
+    assert titles(store) == "eda"
+    for job_id in (several["b"], several["c"]):
+        store.undo_delete(job_id)
+    assert titles(store) == "edcba"
+
+
+# estimates
+
+
+def test_an_estimate_is_the_median_of_the_last_runs_of_this_size(store, submit, run_one):
+    for seconds in (500, *range(1, 21)):
+        submit(work="w")
+        run_one(seconds)
+    submit(work="other")
+    run_one(100)
+    assert store.estimate("w") == 10.5
+    assert store.estimate("none") is store.estimate("") is None
+
+
+def test_an_estimate_is_of_one_device_and_of_whole_runs(store, submit, run_one):
+    for device, seconds in (("cpu", 90), ("cuda", 3)):
+        submit(work="w")
+        run_one(seconds, Outcome(device=device))
+    submit(work="w")
+    run_one(0.1, Outcome(device="cuda", is_whole=False))
+    submit(work="w")
+    store.fail(store.claim("test").id, Failure("x", "y"), Outcome(device="cuda"))
+    assert (store.estimate("w"), store.estimate("w", "cpu"), store.estimate("w", "mps")) == (3, 90, None)
+
+
+def test_the_time_that_is_left_counts_from_the_start_and_is_never_negative(store, submit, run_one, clock):
+    job = submit(work="w")
+    run_one(10)
+    assert store.remaining(job.id) is None
+    job = submit(work="w")
+    clock.advance(1000)
+    store.claim("test")
+    clock.advance(4)
+    assert store.remaining(job.id) == 6
+    clock.advance(40)
+    assert store.remaining(job.id) == 0
+    clock.advance(-3600)
+    assert store.remaining(job.id) == 10
+
+
+# usage
+
+
+def test_usage_counts_every_run_by_owner_and_day(store, submit, run_one, clock):
+    submit("ann")
+    run_one(10)
+    submit("ann")
+    job = store.claim("test")
+    clock.advance(5)
+    store.fail(job.id, Failure("x", "y"))
+    submit("bob")
+    job = store.claim("test")
+    clock.advance(2 * DAY)
+    store.finish_canceled(job.id)
+    canceled = submit("cy")
+    store.cancel(canceled.id)
+    expected = [Usage("ann", "2023-11-14", 15, 2), Usage("bob", "2023-11-16", 2 * DAY, 1)]
+    assert store.usage() == expected
+    assert store.usage("bob") == store.usage(since=clock.now) == expected[1:]
+    store.purge(store.clear_history())
+    assert store.list_jobs().jobs == []
+    assert store.usage() == expected
+
+
+def test_a_run_that_was_put_back_does_not_count(path, clock):
+    with contextlib.closing(JobStore(path, clock)) as store:
+        job = store.submit(Submission({}))
+        store.claim("test")
+        clock.advance(10)
+        store.requeue(job.id)
+        assert store.usage() == []
