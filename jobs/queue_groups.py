@@ -24,6 +24,12 @@ def register(connection: sqlite3.Connection, consumer: Consumer, now: float) -> 
     )
 
 
+def touch(connection: sqlite3.Connection, queue: QueueName, group: str, now: float) -> None:
+    """It is still there."""
+    sql = "UPDATE groups SET seen = :seen WHERE kind = :kind AND owner = :owner AND name = :group"
+    connection.execute(sql, values(queue, group=group, seen=now))
+
+
 def others(connection: sqlite3.Connection, queue: QueueName, group: str) -> list[sqlite3.Row]:
     sql = "SELECT * FROM groups WHERE kind = :kind AND owner = :owner AND name != :group"
     return connection.execute(sql, values(queue, group=group)).fetchall()

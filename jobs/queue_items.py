@@ -79,9 +79,9 @@ class Wanted:
 def insert(connection: sqlite3.Connection, queue: QueueName, entry: Entry, now: float) -> Item:
     """A request id is made unless the tags have one."""
     tags = {REQUEST_ID: str(uuid.uuid4()), **entry.tags}
-    where = (queue.kind, queue.service, queue.owner, entry.priority, tags[REQUEST_ID])
-    sql = "INSERT INTO items (kind, service, owner, priority, request, tags, data, size, put) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    index = connection.execute(sql, (*where, json.dumps(tags), entry.data, len(entry.data), now)).lastrowid
+    row = (queue.kind, queue.service, queue.owner, entry.priority, tags[REQUEST_ID], json.dumps(tags), len(entry.data), now, entry.data)
+    sql = "INSERT INTO items (kind, service, owner, priority, request, tags, size, put, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    index = connection.execute(sql, row).lastrowid
     return Item(index, entry.data, tags)
 
 

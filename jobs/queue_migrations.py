@@ -16,9 +16,9 @@ QUEUE_MIGRATIONS = [
             priority INTEGER NOT NULL,
             request TEXT NOT NULL,
             tags TEXT NOT NULL,
-            data BLOB NOT NULL,
             size INTEGER NOT NULL,
-            put REAL NOT NULL
+            put REAL NOT NULL,
+            data BLOB NOT NULL  -- last, since what follows a long value is slow to reach
         );
         CREATE INDEX items_in_line ON items (kind, owner, priority DESC, idx, service);
         CREATE INDEX items_by_request ON items (kind, owner, request);

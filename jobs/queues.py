@@ -191,8 +191,11 @@ class Queues:
     def detach(self, consumer: Consumer) -> None:
         """What it did not commit is free for the others, or for itself when it comes back."""
         with self._lock:
-            if self._consumers.detach(consumer):
-                self._notify(consumer.queue)
+            if not self._consumers.detach(consumer):
+                return
+            self._notify(consumer.queue)
+            with self._database.transaction() as connection:
+                queue_groups.touch(connection, consumer.queue, consumer.group, self._clock())
 
     def take(self, consumer: Consumer, done: Sequence[int] = ()) -> list[Item] | None:
         """What its window has room for, the highest priority first; it holds that until it commits. None once it is detached.
@@ -215,6 +218,7 @@ class Queues:
         """Those entries are over for this group; and for all, if no other group still waits for them."""
         with self._changing(queue) as connection:
             rows = queue_items.among(connection, queue, indexes)
+            queue_groups.touch(connection, queue, group, self._clock())
             others = queue_groups.others(connection, queue, group)
             kept = [row["idx"] for row in rows if others and queue_groups.is_waited_for(connection, row, others)]
             connection.executemany("INSERT OR IGNORE INTO commits VALUES (?, ?)", [(index, group) for index in kept])

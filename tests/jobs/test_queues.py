@@ -210,6 +210,7 @@ def test_a_group_keeps_only_what_it_wants(queues: Queues) -> None:
 
 def test_a_group_that_never_comes_back_keeps_nothing_for_ever(queues: Queues, clock: Clock) -> None:
     gone = watch(queues, group="gone")
+    clock.now += 2 * DAY  # it was there all the time
     queues.detach(gone)
     put(queues, "x")
     consumer = watch(queues)
