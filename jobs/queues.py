@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from errors import InputError
+from errors import InputError, StorageError
 from jobs import queue_groups, queue_items
 from jobs.consumers import Consumer, Consumers, QueueName
 from jobs.database import Database
@@ -194,7 +194,7 @@ class Queues:
             if not self._consumers.detach(consumer):
                 return
             self._notify(consumer.queue)
-            with self._database.transaction() as connection:
+            with contextlib.suppress(StorageError), self._database.transaction() as connection:  # it goes, whether that is noted or not
                 queue_groups.touch(connection, consumer.queue, consumer.group, self._clock())
 
     def take(self, consumer: Consumer, done: Sequence[int] = ()) -> list[Item] | None:
