@@ -3,6 +3,7 @@
     StillmotionError             message: what is wrong and which value; hint: what to do; code: stable, for programs
     ├── InputError               a value that was given is wrong                         bad_input
     │   ├── UnknownNameError     a name that does not exist; lists those that do         unknown_name
+    │   ├── TooLargeError            more bytes than are taken                           too_large
     │   ├── UnknownJobError      there is no job with this id                            unknown_job
     │   └── JobStateError        the job is not in a state in which this can be done     wrong_state
     ├── UnreadableFileError      a given file is missing, damaged or of another kind     unreadable_file
@@ -51,6 +52,10 @@ class UnknownNameError(InputError):
         nearest = f" Did you mean {near[0]!r}?" if near else ""
         super().__init__(f"Unknown {kind} {name!r}.{nearest}", f"Choose one of: {', '.join(known) or '(none)'}.")
         self.kind, self.name, self.known = kind, name, known
+
+
+class TooLargeError(InputError):
+    code = "too_large"
 
 
 class UnknownJobError(InputError):
