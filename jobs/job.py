@@ -43,7 +43,8 @@ class Submission:
 
     `number` orders the jobs of one owner, the lowest first; without one a job goes to the end, or with `front` before all.
     `job_id` is the caller's own name for the job; `extra` is the caller's and kept as it is. `targets` are the output nodes that
-    count; None means all. `work` names the size of the work, so that later jobs of the same size can be estimated.
+    count; None means all. `work` names the size of the work, so that later jobs of the same size can be estimated. `warnings`: advice that
+    was given when it was checked.
     """
 
     workflow: dict[str, Any]
@@ -57,6 +58,7 @@ class Submission:
     extra: dict[str, Any] = field(default_factory=dict)
     targets: tuple[str, ...] | None = None
     work: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -85,4 +85,16 @@ MIGRATIONS = [
         CREATE TABLE switches (name TEXT PRIMARY KEY) WITHOUT ROWID;
         """,
     ),
+    (
+        "0002 what a node has written, once all its files are out",
+        """
+        CREATE TABLE written (
+            job INTEGER NOT NULL REFERENCES jobs (seq) ON DELETE CASCADE,
+            node_id TEXT NOT NULL,
+            key TEXT NOT NULL,
+            ui TEXT NOT NULL,
+            PRIMARY KEY (job, node_id, key)
+        ) WITHOUT ROWID;
+        """,
+    ),
 ]

@@ -1,33 +1,31 @@
-"""Which files of a job are out: written down before a file gets its name, and again after, so that a job that is run again after a
-crash publishes each file once."""
+"""Which files of a job are out: written down before a file gets its name, and again when all of a node's are there. So a job that is run
+again after a crash finds what is out, takes back what is half out, and writes each file exactly once."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from jobs.table import JobTable
 
 _INTEND = """
-    INSERT INTO publications SELECT seq, :node_id, :key, :position, :part, :target, 0 FROM jobs WHERE id = :job_id
-    ON CONFLICT DO UPDATE SET part = excluded.part, target = excluded.target WHERE NOT is_published
-    RETURNING 1
+    INSERT INTO publications SELECT seq, :node_id, :key,
+        (SELECT coalesce(max(position), -1) + 1 FROM publications WHERE job = seq AND node_id = :node_id AND key = :key), :part, :target, 0
+    FROM jobs WHERE id = :job_id
 """
-_PUBLISHED = """
-    UPDATE publications SET is_published = 1, target = coalesce(:target, target)
-    WHERE job = (SELECT seq FROM jobs WHERE id = :job_id) AND node_id = :node_id AND key = :key AND position = :position
-    RETURNING 1
-"""
-_ALL = """
-    SELECT node_id, key, position, part, target, is_published FROM publications
-    WHERE job = (SELECT seq FROM jobs WHERE id = ?) ORDER BY publications.rowid
-"""
+_JOB = "(SELECT seq FROM jobs WHERE id = :job_id)"
+_OF_NODE = f"job = {_JOB} AND node_id = :node_id"
+_ENTRIES = f"SELECT key, position, part, target, is_published FROM publications WHERE {_OF_NODE} ORDER BY rowid"
+_WRITTEN = f"SELECT ui FROM written WHERE {_OF_NODE} AND key = :key"
 
 
 @dataclass(frozen=True)
 class Publication:
     """`position` counts the files of one node with one key. `part` is where it is written, `target` the name that it gets."""
 
-    node_id: str
     key: str
     position: int
     part: str
@@ -36,19 +34,41 @@ class Publication:
 
 
 class Publications(JobTable):
-    def intend(self, job_id: str, node_id: str, key: str, position: int, part: str, target: str) -> bool:
-        """A file is about to get its name. False if it is out already (or the job is gone): then do not publish it again."""
-        values = {"job_id": job_id, "node_id": node_id, "key": key, "position": position, "part": part, "target": target}
-        return bool(self.database.write(_INTEND, values))
+    def intend(self, job_id: str, node_id: str, key: str, part: str, target: str) -> None:
+        """A finished file is about to get its name; if the same was about to get another, that was taken."""
+        values = {"job_id": job_id, "node_id": node_id, "key": key, "part": part, "target": target}
+        with self.database.lock, self.database.transaction() as connection:
+            connection.execute(f"DELETE FROM publications WHERE {_OF_NODE} AND part = :part AND NOT is_published", values)
+            connection.execute(_INTEND, values)
 
-    def published(self, job_id: str, node_id: str, key: str, position: int, target: str | None = None) -> bool:
-        """It has its name, which `target` says if it is another than was intended. False if it was never intended."""
-        values = {"job_id": job_id, "node_id": node_id, "key": key, "position": position, "target": target}
-        return bool(self.database.write(_PUBLISHED, values))
+    def written(self, job_id: str, node_id: str, key: str, ui: dict[str, Any], targets: Sequence[str]) -> None:
+        """All files of the node are there, and `ui` is what it shows of them. What was intended under other names is forgotten."""
+        values = {"job_id": job_id, "node_id": node_id, "key": key}
+        with self.database.lock, self.database.transaction() as connection:
+            connection.execute(f"DELETE FROM publications WHERE {_OF_NODE}", values)
+            for position, target in enumerate(targets):
+                more = {"position": position, "target": target}
+                sql = f"INSERT INTO publications VALUES ({_JOB}, :node_id, :key, :position, '', :target, 1)"
+                connection.execute(sql, values | more)
+            ui_text = {"ui": json.dumps(ui)}
+            connection.execute(f"INSERT OR REPLACE INTO written VALUES ({_JOB}, :node_id, :key, :ui)", values | ui_text)
 
-    def publications(self, job_id: str) -> list[Publication]:
-        """In the order in which they were intended."""
-        return [Publication(*row[:5], bool(row["is_published"])) for row in self.database.read(_ALL, (job_id,))]
+    def shown(self, job_id: str, node_id: str, key: str) -> dict[str, Any] | None:
+        """What a node shows of its files, if all of them have been written."""
+        rows = self.database.read(_WRITTEN, {"job_id": job_id, "node_id": node_id, "key": key})
+        return json.loads(rows[0]["ui"]) if rows else None
+
+    def publications(self, job_id: str, node_id: str) -> list[Publication]:
+        """Of one node, in the order in which they were intended."""
+        rows = self.database.read(_ENTRIES, {"job_id": job_id, "node_id": node_id})
+        return [Publication(*row[:4], bool(row["is_published"])) for row in rows]
+
+    def forget_publications(self, job_id: str, node_id: str) -> None:
+        """The node begins anew."""
+        values = {"job_id": job_id, "node_id": node_id}
+        with self.database.lock, self.database.transaction() as connection:
+            connection.execute(f"DELETE FROM publications WHERE {_OF_NODE}", values)
+            connection.execute(f"DELETE FROM written WHERE {_OF_NODE}", values)
 
     def journal(self, job_id: str) -> Journal:
         return Journal(self, job_id)
@@ -56,16 +76,34 @@ class Publications(JobTable):
 
 @dataclass(frozen=True)
 class Journal:
-    """The publications of one job, for whoever runs it."""
+    """The files of one job, for whoever runs it."""
 
     store: Publications
     job_id: str
 
-    def intend(self, node_id: str, key: str, position: int, part: str, target: str) -> bool:
-        return self.store.intend(self.job_id, node_id, key, position, part, target)
+    def found(self, node: str, key: str) -> tuple[dict[str, Any], list[Path]] | None:
+        """What the node shows, and its files, if a run before has written all of them and they are still there. What such a run left half
+        done is taken back."""
+        shown, entries = self.store.shown(self.job_id, node, key), self.store.publications(self.job_id, node)
+        paths = [Path(entry.target) for entry in entries if entry.is_published and entry.key == key]
+        if shown is not None and all(path.exists() for path in paths):
+            return shown, paths
+        for entry in entries:
+            if not entry.is_published:
+                _take_back(Path(entry.part), Path(entry.target))
+        self.store.forget_publications(self.job_id, node)
+        return None
 
-    def published(self, node_id: str, key: str, position: int, target: str | None = None) -> bool:
-        return self.store.published(self.job_id, node_id, key, position, target)
+    def told(self, node: str, key: str, part: Path, target: Path) -> None:
+        self.store.intend(self.job_id, node, key, str(part), str(target))
 
-    def entries(self) -> list[Publication]:
-        return self.store.publications(self.job_id)
+    def written(self, node: str, key: str, ui: dict[str, Any], files: Sequence[Path]) -> None:
+        self.store.written(self.job_id, node, key, ui, [str(path) for path in files])
+
+
+def _take_back(part: Path, target: Path) -> None:
+    """Remove a file that got its name, and no other of that name: ours is still linked with its part, or its part is gone; or it is empty
+    still, on a disk without links."""
+    is_ours = target.exists() and (not part.exists() or part.samefile(target) or not target.stat().st_size)
+    for path in (part, *([target] if is_ours else [])):
+        path.unlink(missing_ok=True)

@@ -49,6 +49,7 @@ def submitted_columns(submission: Submission) -> dict[str, Any]:
         "owner": submission.owner,
         "title": submission.title,
         "tags": to_json(list(submission.tags)),
+        "warnings": to_json(list(submission.warnings)),
         "workflow": to_json(submission.workflow),
         "extra": to_json(submission.extra),
         "targets": None if submission.targets is None else to_json(list(submission.targets)),

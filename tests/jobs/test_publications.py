@@ -1,34 +1,84 @@
 from __future__ import annotations
 
-from jobs.publications import Publication
+import os
+from pathlib import Path
 
 
-def test_a_file_is_intended_then_published_and_never_again(store, submit):
-    journal = store.journal(submit().id)
-    assert journal.entries() == []
-    assert journal.intend("9", "k", 0, "part", "a.png")
-    assert journal.entries() == [Publication("9", "k", 0, "part", "a.png", False)]
-    assert journal.intend("9", "k", 0, "part2", "b.png")  # the first try came to nothing
-    assert journal.intend("9", "k", 1, "part3", "c.png")
-    assert journal.published("9", "k", 0, target="d.png")
-    assert journal.published("9", "k", 0)
-    assert not journal.intend("9", "k", 0, "part4", "e.png")
-    assert journal.entries() == [Publication("9", "k", 0, "part2", "d.png", True), Publication("9", "k", 1, "part3", "c.png", False)]
+def test_what_was_written_is_found_by_a_second_run(store, submit, tmp_path):
+    journal, path = store.journal(submit().id), tmp_path / "a.png"
+    assert journal.found("9", "k") is None
+    journal.told("9", "k", tmp_path / ".1.part", path)
+    path.write_bytes(b"a")
+    journal.written("9", "k", {"images": [{"filename": "a.png"}]}, [path])
+    assert journal.found("9", "k") == ({"images": [{"filename": "a.png"}]}, [path])
+    assert path.exists()
 
 
-def test_jobs_keep_their_own(store, submit):
-    a, b = submit().id, submit().id
-    assert store.intend(a, "9", "k", 0, "part", "a.png")
-    assert not store.published(b, "9", "k", 0)
-    assert store.publications(b) == []
-    assert not store.intend("gone", "9", "k", 0, "part", "a.png")
+def test_a_file_that_somebody_removed_is_written_again(store, submit, tmp_path):
+    journal, path = store.journal(submit().id), tmp_path / "a.png"
+    journal.written("9", "k", {}, [path])
+    assert journal.found("9", "k") is None
+    path.write_bytes(b"a")
+    assert journal.found("9", "k") is None  # nothing is left of what was said before
+    assert path.exists()
 
 
-def test_they_outlive_a_second_start(store, submit):
-    job = submit()
+def crashed(folder: Path, state: str) -> tuple[Path, Path]:
+    """A part and its target as a crash leaves them."""
+    part, target = folder / ".1.part", folder / "a.png"
+    if state in ("before the link", "linked", "taken by another", "empty"):
+        part.write_bytes(b"ours")
+    if state == "linked":
+        os.link(part, target)
+    elif state == "part removed":
+        target.write_bytes(b"ours")
+    elif state == "taken by another":
+        target.write_bytes(b"theirs")
+    elif state == "empty":
+        target.touch()
+    return part, target
+
+
+def test_what_a_crash_left_half_done_is_taken_back_and_nothing_of_others(store, submit, tmp_path):
+    for state in ("before the link", "linked", "part removed", "taken by another", "empty"):
+        folder, journal = tmp_path / state, store.journal(submit().id)
+        folder.mkdir()
+        part, target = crashed(folder, state)
+        journal.told("9", "k", part, target)
+        assert journal.found("9", "k") is None
+        assert not part.exists()
+        assert target.exists() == (state == "taken by another")
+        assert store.publications(journal.job_id, "9") == []
+
+
+def test_a_name_that_was_taken_is_no_longer_ours_once_the_next_was_tried(store, submit, tmp_path):
+    journal, part = store.journal(submit().id), tmp_path / ".1.part"
+    theirs, ours = tmp_path / "1.png", tmp_path / "2.png"
+    theirs.write_bytes(b"theirs")
+    journal.told("9", "k", part, theirs)
+    journal.told("9", "k", part, ours)
+    ours.write_bytes(b"ours")  # and the part is gone
+    assert journal.found("9", "k") is None
+    assert theirs.exists()
+    assert not ours.exists()
+
+
+def test_jobs_and_nodes_keep_their_own(store, submit, tmp_path):
+    a, b = (store.journal(submit().id) for _ in range(2))
+    path = tmp_path / "a.png"
+    path.touch()
+    a.written("9", "k", {}, [path])
+    assert b.found("9", "k") is None
+    assert a.found("19", "k") is None
+    assert a.found("9", "k") == ({}, [path])
+    store.journal("gone").told("9", "k", path, path)
+
+
+def test_they_outlive_a_second_start(store, submit, tmp_path):
+    job, path = submit(), tmp_path / "a.png"
+    path.touch()
     store.claim("test")
-    store.intend(job.id, "9", "k", 0, "part", "a.png")
-    store.published(job.id, "9", "k", 0)
+    store.journal(job.id).written("9", "k", {}, [path])
     store.requeue(job.id)
     store.claim("test")
-    assert not store.journal(job.id).intend("9", "k", 0, "part", "a.png")
+    assert store.journal(job.id).found("9", "k") == ({}, [path])

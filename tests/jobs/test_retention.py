@@ -81,9 +81,10 @@ def test_what_was_deleted_goes_once_it_cannot_be_undone(store, finished, clock):
 
 def test_purging_takes_the_files_and_publications_of_the_job_along(store, finished):
     (job_id,) = finished("a")
-    store.intend(job_id, "9", "key", 0, "part", "target")
+    store.intend(job_id, "9", "key", "part", "target")
+    store.written(job_id, "9", "key", {}, ["target"])
     assert store.purge([job_id]) == 1
-    assert store.publications(job_id) == []
+    assert store.publications(job_id, "9") == []
     assert store.owners_of("a") == set()
     assert [tuple(row) for row in store.database.read("SELECT (SELECT count(*) FROM files), (SELECT count(*) FROM publications)")] == [
         (0, 0)
