@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import secrets
 import threading
 import time
@@ -56,7 +57,7 @@ class Worker:
         self.on_idle, self.on_pause, self.poll_seconds, self.steady = on_idle, on_pause, poll_seconds, steady
         self._deadline: float | None = None  # by `steady`; set once we should come to an end
         self._unwritten: tuple[Job, Callable[[], object]] | None = None  # how a job ended, until it is on the disk
-        self._wake = threading.Event()
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # a signal handler may put into it, whatever it interrupts
 
     @property
     def is_draining(self) -> bool:
@@ -67,6 +68,7 @@ class Worker:
         called from a signal handler, and again to shorten the time."""
         deadline = self.steady() + seconds
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
+        self._wake.put(None)
 
     def stop(self) -> None:
         """As `drain`, without any time."""
@@ -86,8 +88,9 @@ class Worker:
         return self.store.get(job.id)
 
     def run_forever(self, stop: threading.Event) -> None:
-        """Work until `stop` is set or `drain` was called, and the job that runs then is over. Raises StorageError if another process
-        works on this database."""
+        """Work until `stop` is set (seen within `poll_seconds`) or `drain` was called, and the job that runs then is over.
+
+        Raises StorageError if another process works on this database."""
         self.store.recover()
         unsubscribe = self.board.subscribe(self._notice)
         try:
@@ -99,7 +102,6 @@ class Worker:
     def _work(self, stop: threading.Event) -> None:
         idle_since, was_paused = self.steady(), False
         while not stop.is_set() and not self.is_draining:
-            self._wake.clear()
             try:
                 job, is_paused = self.step(), self.store.is_paused
             except StorageError as error:
@@ -112,7 +114,7 @@ class Worker:
                 self._hook(self.on_pause)
             was_paused = is_paused
             self._hook(self.on_idle, max(0.0, self.steady() - idle_since))
-            self._wake.wait(self.poll_seconds)
+            self._sleep(self.poll_seconds)
         try:
             self._write_what_is_left()
         except StorageError as error:
@@ -120,7 +122,14 @@ class Worker:
 
     def _notice(self, event: JobEvent) -> None:
         if event.kind in ("queued", "requeued", "paused", "resumed"):
-            self._wake.set()
+            self._wake.put(None)
+
+    def _sleep(self, seconds: float) -> None:
+        """Until somebody wakes us; all that was put until then is one waking."""
+        with suppress(queue.Empty):
+            self._wake.get(timeout=seconds)
+            while True:
+                self._wake.get_nowait()
 
     def _hook(self, hook: Callable[..., None], *values: float) -> None:
         try:

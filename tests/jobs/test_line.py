@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from errors import InputError, JobStateError, QueueFullError, StorageError, UnknownJobError
+from jobs import database
 from jobs.job import Failure, JobStatus, Outcome, Output, Submission
 from jobs.store import JobStore
 
@@ -188,13 +189,21 @@ def test_waiting_and_running_are_timed_apart(store, submit, clock):
     assert (job.queued_seconds, job.run_seconds, job.attempts) == (35, 7, 1)
 
 
-def test_eight_threads_claim_each_job_once(store):
+@pytest.mark.parametrize("network", [None, "nfs4"])
+def test_eight_threads_claim_each_job_once(path, monkeypatch, network):
+    monkeypatch.setattr(database, "network_type", lambda folder: network)
+    with contextlib.closing(JobStore(path)) as store:
+        claim_with_threads(store)
+
+
+def claim_with_threads(store: JobStore) -> None:
     store.submit_many([Submission({}, owner=f"o{number % 7}", title=str(number)) for number in range(500)])
     seen: list[str] = []
 
     def work(name: str) -> None:
         while job := store.claim(name):
             seen.append(job.title)
+            store.counts()
 
     threads = [threading.Thread(target=work, args=(str(number),)) for number in range(8)]
     for thread in threads:
