@@ -33,7 +33,7 @@ from workflows.folders import Folders
 from workflows.graph import Link, Node, Workflow
 from workflows.job_context import JobContext, unheard
 from workflows.saving import Codec, check_codec
-from workflows.workload import Work, size_of, workload
+from workflows.workload import size_of, workload
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,13 @@ class NoJournal:
 
 @dataclass
 class Run:
-    """What came of a job. `notes`: what the person should know of how it went, a line each."""
+    """What came of a job. `notes`: what the person should know of how it went, a line each. `is_whole`: nothing that takes long was there
+    already."""
 
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     cached: tuple[str, ...] = ()
+    is_whole: bool = True
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     placement: dict[str, str] = field(default_factory=dict)
@@ -183,6 +185,7 @@ class _Job:
         with ExitStack() as at_the_end, relief.guard():
             at_the_end.callback(lambda: relief.has_streamed and engine.shelf.drop_others())  # the next job may have room for whole models
             self.result.cached = tuple(node.id for node in self.order if node.id in self.values)
+            self.result.is_whole = not any(self.workflow.nodes[i].node_class.keeps for i in self.result.cached)
             self.tell(Cached(self.result.cached))
             for node in self.order:
                 if node.id in needed:
@@ -314,8 +317,3 @@ def _key_part(node: Node, name: str, value: Any, folders: Folders, keys: Mapping
                 return hashlib.sha256(folders.picture(value).read_bytes()).hexdigest()
             return [value, file_key(folders.model(declaration.folder, value))]
     return value
-
-
-def estimate_key(work: Iterable[Work]) -> str:
-    """The same for jobs that take as long."""
-    return "+".join(map(str, work))

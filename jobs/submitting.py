@@ -1,0 +1,42 @@
+"""From what somebody sent to what the store takes: checked as a whole, every doubt settled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from errors import InputError
+from jobs.job import Submission
+from workflows.advice import advice, title_of
+from workflows.declare import Catalog
+from workflows.folders import Folders
+from workflows.graph import Workflow
+from workflows.workload import workload
+
+
+def prepare(
+    document: Any,
+    catalog: Catalog,
+    folders: Folders,
+    *,
+    only: Iterable[str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+    max_pixel_steps: int = 0,
+    **more: Any,
+) -> tuple[Submission, Workflow]:
+    """A submission of the owner of `folders`, and its workflow (whose `node_errors` say which outputs are left out). `more`: other fields
+    of the submission. With `max_pixel_steps` larger work is refused: pixels times frames times steps, of all samplers.
+
+    Raises WorkflowError, InputError."""
+    workflow = Workflow.parse(document, catalog, folders, only)
+    work = workload(workflow, folders)
+    size = sum(one.pixel_steps for one in work)
+    if max_pixel_steps and size > max_pixel_steps:
+        times = size / max_pixel_steps
+        raise InputError(f"This is {times:.1f} times the work that one job may be.", "Use a smaller size, fewer frames or fewer steps.")
+    settled = {
+        "workflow": dict(workflow.graph), "owner": folders.owner, "targets": workflow.targets, "extra": dict(extra or {}),
+        "work": "+".join(map(str, work)), "warnings": tuple(advice(workflow, folders)),
+    }  # fmt: skip
+    title = more.pop("title", "") or title_of(workflow)
+    return Submission(**settled, title=title, **more), workflow

@@ -1,0 +1,78 @@
+"""What is allowed and yet seldom meant: said, never refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from workflows.folders import Folders
+from workflows.graph import Link, Workflow
+from workflows.workload import Work, workload
+
+MOST_FRAMES = 25  # of the longest films that Stable Video Diffusion was trained on
+DRIFTS_FROM = 0.1  # augmentation level
+_DEMO = "stillmotion_demo_"
+_USUAL_PIXELS = {"still": (256 * 256, 1536 * 1536), "motion": (256 * 256, 1024 * 1024)}
+_IGNORED = {"VHS_VideoCombine": ("audio", "meta_batch", "vae"), "CreateVideo": ("audio",)}
+
+
+def advice(workflow: Workflow, folders: Folders) -> list[str]:
+    """A line each, with the node that is meant."""
+    return [f"Node {i}: {text}" for i, text in (*_of_motion(workflow), *_of_sizes(workload(workflow, folders)), *_of_ignored(workflow))]
+
+
+def _of_motion(workflow: Workflow) -> Iterator[tuple[str, str]]:
+    played = {speed for node in workflow.nodes.values() for name in ("frame_rate", "fps") if (speed := _speed(node, name))}
+    for node in workflow.named("SVD_img2vid_Conditioning"):
+        frames, level, fps = (node.inputs[name] for name in ("video_frames", "augmentation_level", "fps"))
+        if isinstance(frames, int) and frames > MOST_FRAMES:
+            yield (
+                node.id,
+                f"{frames} frames are more than the {MOST_FRAMES} that the model was trained for; the film may repeat or dissolve.",
+            )
+        if isinstance(level, float) and level > DRIFTS_FROM:
+            yield node.id, f"an augmentation level of {level:g} lets the film drift away from the still; up to {DRIFTS_FROM:g} is usual."
+        if isinstance(fps, int):
+            for speed in sorted(played):
+                if not 0.6 <= speed / fps <= 1.7:
+                    yield (
+                        node.id,
+                        f"the motion is made for {fps} frames a second and played at {speed:g}: it will look too fast or too slow.",
+                    )
+
+
+def _speed(node: object, name: str) -> float | None:
+    """How fast a node that writes plays its frames."""
+    value = node.inputs.get(name) if node.node_class.is_output or node.node_class.name == "CreateVideo" else None
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _of_sizes(work: list[Work]) -> Iterator[tuple[str, str]]:
+    for one in work:
+        low, high = _USUAL_PIXELS[one.kind]
+        if one.checkpoint.startswith(_DEMO) or not one.width:
+            continue
+        if not low <= one.width * one.height <= high:
+            yield one.node, f"{one.width}x{one.height} pixels is far from what such models were trained for; expect odd pictures."
+        if one.width % 8 or one.height % 8:
+            yield one.node, f"{one.width}x{one.height} is no multiple of 8; {one.width // 8 * 8}x{one.height // 8 * 8} will be made."
+
+
+def _of_ignored(workflow: Workflow) -> Iterator[tuple[str, str]]:
+    for node in workflow.named(*_IGNORED):
+        given = workflow.graph[node.id].get("inputs", {})
+        for name in _IGNORED[node.node_class.name]:
+            if isinstance(given.get(name), list):
+                yield node.id, f"{name} is not supported and left out; films are silent."
+
+
+def title_of(workflow: Workflow) -> str:
+    """What a person would call it: the prompt of the first sampler, else the name of a picture."""
+    for node in workflow.nodes.values():
+        link = node.inputs.get("positive")
+        while isinstance(link, Link):
+            source = workflow.nodes[link.node]
+            if isinstance(source.inputs.get("text"), str) and source.inputs["text"].strip():
+                return " ".join(source.inputs["text"].split())[:200]
+            link = source.inputs.get("positive")
+    pictures = [node.inputs["image"] for node in workflow.named("LoadImage")]
+    return next((name for name in pictures if isinstance(name, str)), "")
