@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -115,12 +117,14 @@ def record(data_dir: Path, job: Job, run: Run) -> None:
     folder = data_dir / "library"
     document = {
         "id": job.id, "owner": job.owner, "title": job.title, "tags": job.tags, "created": job.created, "workflow": job.workflow,
-        "extra": job.extra, "work": job.work, "outputs": run.outputs, "stage_seconds": run.seconds, "device": run.placement.get("device", ""),
+        "extra": job.extra, "work": job.work, "outputs": run.outputs, "stage_seconds": run.seconds,
+        "device": run.placement.get("device", ""),
     }  # fmt: skip
-    part = folder / f".{job.id}.part"
+    stem = job.id if re.fullmatch(r"[A-Za-z0-9_-]{1,100}", job.id) else hashlib.sha256(job.id.encode()).hexdigest()
+    part = folder / f".{stem}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(document), "utf-8")
-        part.replace(folder / f"{job.id}.json")
+        part.replace(folder / f"{stem}.json")
     except OSError as error:  # the films are there, and the database knows them
         log.warning("The record of job %s could not be written: %s", job.id, error)

@@ -27,7 +27,7 @@ def _of_motion(workflow: Workflow) -> Iterator[tuple[str, str]]:
         if isinstance(frames, int) and frames > MOST_FRAMES:
             yield (
                 node.id,
-                f"{frames} frames are more than the {MOST_FRAMES} that the model was trained for; the film may repeat or dissolve.",
+                f"{frames} frames are more than the {MOST_FRAMES} that such models learnt; the film may repeat or dissolve.",
             )
         if isinstance(level, float) and level > DRIFTS_FROM:
             yield node.id, f"an augmentation level of {level:g} lets the film drift away from the still; up to {DRIFTS_FROM:g} is usual."
@@ -36,7 +36,7 @@ def _of_motion(workflow: Workflow) -> Iterator[tuple[str, str]]:
                 if not 0.6 <= speed / fps <= 1.7:
                     yield (
                         node.id,
-                        f"the motion is made for {fps} frames a second and played at {speed:g}: it will look too fast or too slow.",
+                        f"the motion is made for {fps} frames a second and played at {speed:g}: too fast or too slow.",
                     )
 
 
