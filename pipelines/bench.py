@@ -25,10 +25,12 @@ from pipelines.models import Denoiser, Loading, Single, TextEncoders, load_denoi
 from pipelines.parameters import MotionSettings, Sampling
 from pipelines.pieces import Plan, Relief, fewer_stay, uncut
 from pipelines.progress import IsCanceled, Report
+from pipelines.read_video import read_video
 from pipelines.shelf import Shelf
 from pipelines.text_to_image import decode, encode, encode_prompt, sample_still
 from pipelines.values import (
     Conditioning,
+    Film,
     Latents,
     Mask,
     ModelSource,
@@ -66,6 +68,14 @@ class Bench:
         """Raises UnreadableFileError."""
         pixels, mask = picture.read_picture(path), picture.read_mask(path)
         return Pictures(pixels[None]), Mask(mask[None])
+
+    def read_video(self, path: Path) -> Film:
+        """Raises UnreadableFileError."""
+        frames, fps = read_video(path)
+        return Film(Pictures(frames), fps)
+
+    def join(self, first: Pictures, second: Pictures) -> Pictures:
+        return Pictures(np.concatenate([first.pixels, second.pixels]), first.draw)
 
     def encode_prompt(self, clip: TextSource, text: str) -> Conditioning:
         encoders: TextEncoders = self._models(dataclasses.replace(clip, last_layer=-1))

@@ -11,6 +11,7 @@ from errors import InputError, UnknownNameError
 from pipelines.model_files import find, list_checkpoints, list_files
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm")
+FILMS = (".mp4", ".webm", ".mov", ".mkv")
 MODEL_KINDS = {"checkpoints": "checkpoint", "vae": "VAE", "loras": "LoRA"}
 _ANNOTATED = re.compile(r"(?P<name>.*?) \[(?P<type>input|output|temp)\]")
 
@@ -39,7 +40,7 @@ class Folders:
         return find(MODEL_KINDS[kind], name, self._models(kind))
 
     def picture(self, name: str) -> Path:
-        """A given picture; "name [output]" is one of the results. Raises UnknownNameError, InputError for a way out of the folder."""
+        """A given picture or film; "name [output]" is one of the results. Raises UnknownNameError, InputError for a way out of the folder."""
         annotated = _ANNOTATED.fullmatch(name)
         kind, relative = (annotated["type"], annotated["name"]) if annotated else ("input", name)
         path = inside(self.of(kind), relative)
@@ -53,7 +54,7 @@ class Folders:
     def _pictures(self) -> list[str]:
         root, found = self.of("input"), []
         for folder, _, names in os.walk(root):
-            found += [Path(folder, name).relative_to(root).as_posix() for name in names if name.lower().endswith(PICTURES)]
+            found += [Path(folder, name).relative_to(root).as_posix() for name in names if name.lower().endswith(PICTURES + FILMS)]
         return found
 
 

@@ -87,6 +87,14 @@ def take(
     return Pictures(image.pixels[first : first + length], image.draw)
 
 
+@node("ImageBatch", title="Batch Images", category="image")
+def join(bench: Bench, image1: Pictures, image2: Pictures) -> Pictures:
+    """The second pictures after the first, at their size."""
+    height, width = image1.pixels.shape[1:3]
+    second = image2 if image2.pixels.shape[1:3] == (height, width) else bench.scale(image2, "bilinear", width, height, is_cropped=True)
+    return bench.join(image1, second)
+
+
 @node("PreviewImage", title="Preview Image", category="image", is_output=True)
 def preview(bench: Bench, job: JobContext, images: Pictures) -> Saved:
     """Shows pictures without keeping them."""
@@ -99,4 +107,4 @@ def save(bench: Bench, job: JobContext, images: Pictures, filename_prefix: Annot
     return save_pictures(bench, job, images, filename_prefix)
 
 
-NODES = (decode, decode_tiled, encode, load, scale, scale_by, take, preview, save)
+NODES = (decode, decode_tiled, encode, load, scale, scale_by, take, join, preview, save)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pipelines.parameters import VIDEO_FORMATS, WEBP_METHODS, Choice, Number, Switch, Text
 from pipelines.values import Filenames, Film, Pictures, Saved
-from workflows.declare import Extra, node
+from workflows.declare import Extra, FileChoice, node
 from workflows.job_context import JobContext
 from workflows.saving import Codec, save_apng, save_combined, save_film, save_webp
 
@@ -78,6 +78,28 @@ def create(bench: Bench, images: Pictures, fps: Annotated[float, Number(1.0, 120
     return Film(images, fps)
 
 
+@node("LoadVideo", title="Load Video", category="image/video", module="comfy_extras.nodes_video")
+def load(
+    bench: Bench,
+    job: JobContext,
+    file: Annotated[str, FileChoice("input", 'a film in the input folder; "name [output]" is one that was made')],
+) -> Film:
+    """A film that was given, or one that was made."""
+    return bench.read_video(job.folders.picture(file))
+
+
+@node(
+    "GetVideoComponents",
+    title="Get Video Components",
+    category="image/video",
+    output_names=("images", "fps"),
+    module="comfy_extras.nodes_video",
+)
+def take_apart(bench: Bench, video: Film) -> tuple[Pictures, float]:
+    """The frames of a film, and how fast they play."""
+    return video.pictures, video.fps
+
+
 @node("SaveVideo", title="Save Video", category="image/video", is_output=True, module="comfy_extras.nodes_video")
 def save(
     bench: Bench,
@@ -91,4 +113,4 @@ def save(
     return save_film(bench, job, video, filename_prefix)
 
 
-NODES = (webp, apng, combine, create, save)
+NODES = (webp, apng, combine, create, load, take_apart, save)

@@ -1,0 +1,161 @@
+"""Templates: a workflow, and which of its inputs a person is shown, in groups, with titles in two languages.
+
+They are JSON files in `workflows/templates`; people's own go into `<data-dir>/templates`. A field stands for one or more inputs,
+"6.text"; some stand for a change of the graph: `replaces` "vae" puts another autoencoder in the place of a loader's, "loras" puts LoRAs
+behind it. `follows` says which fields have another's value if they are left open; `draft` has values for a quick look.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from errors import InputError, UnknownNameError, UnreadableFileError
+from pipelines.parameters import parse_loras
+
+FOLDER = Path(__file__).parent / "templates"
+RANDOM_SEEDS = 2**32  # as many as every program can say without rounding
+_OPEN = (None, "", "random", -1, "-1")
+Graph = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Field:
+    """`inputs`: "node.input" of each input that it sets. `seed`: drawn at random if it is left open. `of`: the loader it changes."""
+
+    name: str
+    inputs: tuple[str, ...]
+    title: Mapping[str, str]
+    advanced: bool = False
+    seed: bool = False
+    replaces: str = ""
+    of: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    title: Mapping[str, str]
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True)
+class Template:
+    id: str
+    title: Mapping[str, str]
+    description: Mapping[str, str]
+    groups: tuple[Group, ...]
+    workflow: Mapping[str, Any]
+    draft: Mapping[str, Any] = field(default_factory=dict)
+    follows: Mapping[str, str] = field(default_factory=dict)
+    order: int = 1000
+
+    def fields(self) -> dict[str, Field]:
+        return {one.name: one for group in self.groups for one in group.fields}
+
+    def defaults(self) -> dict[str, Any]:
+        """What each field has if it is left open; of seeds None: one is drawn."""
+        return {name: self._default(one) for name, one in self.fields().items()}
+
+    def _default(self, one: Field) -> Any:
+        if one.seed or not one.inputs:
+            return None if one.seed else ""
+        node, name = one.inputs[0].split(".", 1)
+        return self.workflow[node]["inputs"][name]
+
+
+@cache
+def templates() -> dict[str, Template]:
+    """Those that come with the program, by id, in the order in which they are shown."""
+    return read_templates(FOLDER)
+
+
+def read_templates(folder: Path) -> dict[str, Template]:
+    """Raises UnreadableFileError for a file that is no template."""
+    found = [_read(path) for path in sorted(folder.glob("*.json"))]
+    return {one.id: one for one in sorted(found, key=lambda one: (one.order, one.id))}
+
+
+def find_template(name: str) -> Template:
+    """Raises UnknownNameError."""
+    if name not in templates():
+        raise UnknownNameError("template", name, templates())
+    return templates()[name]
+
+
+def fill(template: Template, values: Mapping[str, Any], *, is_draft: bool = False) -> Graph:
+    """The workflow with these values in its fields. What is left open has the template's value, seeds are drawn. The values are not
+    checked here: the workflow is, as a whole. Raises UnknownNameError for a field that is not there, InputError for LoRAs."""
+    fields = template.fields()
+    unknown = next((name for name in values if name not in fields), None)
+    if unknown is not None:
+        raise UnknownNameError(f"field of {template.id}", unknown, fields)
+    given = {name: value for name, value in values.items() if not (fields[name].seed and value in _OPEN)}
+    settled = (dict(template.draft) if is_draft else {}) | given
+    for name, other in template.follows.items():
+        if name not in settled and other in settled:
+            settled[name] = settled[other]
+    for name, one in fields.items():
+        if one.seed and name not in settled:
+            settled[name] = secrets.randbelow(RANDOM_SEEDS)
+    graph = copy.deepcopy(dict(template.workflow))
+    for name, value in settled.items():
+        _set(graph, fields[name], value)
+    return graph
+
+
+def node(class_type: str, title: str, **inputs: Any) -> dict[str, Any]:
+    """A node in ComfyUI's API format."""
+    return {"class_type": class_type, "inputs": inputs, "_meta": {"title": title}}
+
+
+def _set(graph: Graph, one: Field, value: Any) -> None:
+    for place in one.inputs:
+        i, name = place.split(".", 1)
+        graph[i]["inputs"][name] = value
+    if one.replaces == "vae" and value:
+        _put_behind(graph, {f"{one.of}:2": ["10", 0]})
+        graph["10"] = node("VAELoader", "VAE of the still", vae_name=value)
+    if one.replaces == "loras" and value:
+        _add_loras(graph, one.of, value)
+
+
+def _add_loras(graph: Graph, loader: str, text: str) -> None:
+    """A chain of nodes from 20 on, one a LoRA, between a loader and all that uses its model and its text encoder."""
+    chain, model, clip = {}, [loader, 0], [loader, 1]
+    first = next(number for number in range(20, 10_000, 10) if str(number) not in graph)
+    for number, (name, strength) in enumerate(parse_loras(text), start=first):
+        strengths = {"strength_model": strength, "strength_clip": strength}
+        chain[str(number)] = node("LoraLoader", f"LoRA {name}", lora_name=name, **strengths, model=model, clip=clip)
+        model, clip = [str(number), 0], [str(number), 1]
+    if taken := next((i for i in chain if i in graph), None):
+        raise InputError(f"So many LoRAs do not fit between the nodes: {taken} is there already.", "Use fewer.")
+    _put_behind(graph, {f"{loader}:0": model, f"{loader}:1": clip})
+    graph |= chain
+
+
+def _put_behind(graph: Graph, instead: Mapping[str, list[Any]]) -> None:
+    """Every link to "node:slot" leads to another place."""
+    for each in graph.values():
+        for name, value in each["inputs"].items():
+            if isinstance(value, list) and len(value) == 2:
+                each["inputs"][name] = list(instead.get(f"{value[0]}:{value[1]}", value))
+
+
+def _read(path: Path) -> Template:
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        groups = tuple(
+            Group(group["title"], tuple(Field(**one | {"inputs": tuple(one["inputs"])}) for one in group["fields"]))
+            for group in document.pop("groups")
+        )
+        found = Template(path.stem, groups=groups, **document)
+        found.defaults()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnreadableFileError(f"{path.name} is no template: {error!r}.", "See docs/nodes.md for what one looks like.") from error
+    return found
