@@ -16,7 +16,7 @@ _RATE = re.compile(rb"(?m): Video: .*?, ([\d.]+) fps")
 
 
 def read_video(path: Path) -> tuple[np.ndarray, float]:
-    """Frames (n, height, width, 3) float32 in 0..1, and frames a second. Raises UnreadableFileError: missing, no film, damaged, too long."""
+    """Frames (n, height, width, 3) float32 in 0..1, and frames a second. Raises UnreadableFileError: no film, damaged, too long."""
     if not path.is_file():
         raise UnreadableFileError(f"There is no file {path}.", "Check the path.")
     width, height, fps = _look(path)

@@ -40,7 +40,7 @@ class Folders:
         return find(MODEL_KINDS[kind], name, self._models(kind))
 
     def picture(self, name: str) -> Path:
-        """A given picture or film; "name [output]" is one of the results. Raises UnknownNameError, InputError for a way out of the folder."""
+        """A given picture or film; "name [output]" is one of the results. Raises UnknownNameError, InputError for a way out."""
         annotated = _ANNOTATED.fullmatch(name)
         kind, relative = (annotated["type"], annotated["name"]) if annotated else ("input", name)
         path = inside(self.of(kind), relative)

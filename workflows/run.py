@@ -184,7 +184,7 @@ class _Job:
         # 2. Node after node.
         with ExitStack() as at_the_end, relief.guard():
             at_the_end.callback(lambda: relief.has_streamed and engine.shelf.drop_others())  # the next job may have room for whole models
-            self.result.cached = tuple(node.id for node in self.order if node.id in self.values)
+            self.result.cached = tuple(node.id for node in self.order if node.id not in needed)
             self.result.is_whole = not any(self.workflow.nodes[i].node_class.keeps for i in self.result.cached)
             self.tell(Cached(self.result.cached))
             for node in self.order:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Prefix = Text("start of the file names; may hold folders and %width%, %year% and so on", 300)
 Fps = Number(0.01, 1000.0, "frames a second", wire={"step": 0.01})
+Given = FileChoice("input", 'a film in the input folder; "name [output]" is one that was made')
 VHS = "Video Helper Suite \U0001f3a5\U0001f165\U0001f157\U0001f162"
 FORMATS = ("image/gif", "image/webp", *VIDEO_FORMATS)
 
@@ -79,22 +80,15 @@ def create(bench: Bench, images: Pictures, fps: Annotated[float, Number(1.0, 120
 
 
 @node("LoadVideo", title="Load Video", category="image/video", module="comfy_extras.nodes_video")
-def load(
-    bench: Bench,
-    job: JobContext,
-    file: Annotated[str, FileChoice("input", 'a film in the input folder; "name [output]" is one that was made')],
-) -> Film:
+def load(bench: Bench, job: JobContext, file: Annotated[str, Given]) -> Film:
     """A film that was given, or one that was made."""
     return bench.read_video(job.folders.picture(file))
 
 
 @node(
-    "GetVideoComponents",
-    title="Get Video Components",
-    category="image/video",
-    output_names=("images", "fps"),
+    "GetVideoComponents", title="Get Video Components", category="image/video", output_names=("images", "fps"),
     module="comfy_extras.nodes_video",
-)
+)  # fmt: skip
 def take_apart(bench: Bench, video: Film) -> tuple[Pictures, float]:
     """The frames of a film, and how fast they play."""
     return video.pictures, video.fps
