@@ -213,7 +213,8 @@ def test_a_long_chain_needs_no_deep_stack(folders: Folders) -> None:
 
 @pytest.mark.parametrize(
     ("text", "hint"),
-    [('{"a": False}', "JSON has false"), ('{"a": True}', "JSON has true"), ('{"a": None}', "JSON has null"), ("{", "Expecting"), (b"\xff", "utf-8"),
+    [('{"a": False}', "JSON has false"), ('{"a": True}', "JSON has true"), ('{"a": None}', "JSON has null"), ("{", "Expecting"),
+     (b"\xff", "utf-8"),
      ("[" * 100_000, "recursion"), ('{"a": NaN}', "NaN is no number")],
 )  # fmt: skip
 def test_what_is_no_json_is_answered_with_what_is_wrong(text: str | bytes, hint: str) -> None:

@@ -60,11 +60,6 @@ def run(data_dir: Path, engine: Engine) -> Callable[..., Run]:
     return run
 
 
-def worked(run: Run, graph: dict[str, Any]) -> set[str]:
-    """The nodes whose work was done."""
-    return graph.keys() - set(run.cached)
-
-
 def pixels(run: Run, node: str) -> np.ndarray:
     with Image.open(run.files[node][0]) as image:
         return np.asarray(image.convert("RGB"), int)
@@ -93,7 +88,7 @@ def test_the_vendors_workflow_makes_what_comfyui_lists(run: Callable[..., Run], 
 @pytest.mark.parametrize(
     ("change", "again"),
     [
-        ({"13": {"seed": 1}}, {"17", "18", "16", "13", "14", "15", "19"} - {"16", "17", "18"}),
+        ({"13": {"seed": 1}}, {"13", "14", "15", "19"}),
         ({"16": {"motion_bucket_id": 20}}, {"16", "13", "14", "15", "19"}),
         ({"17": {"min_cfg": 1.5}}, {"17", "13", "14", "15", "19"}),
         ({"15": {"quality": 10}}, {"15"}),
@@ -112,7 +107,8 @@ def test_only_what_changed_is_worked_again(run: Callable[..., Run], seed: dict[s
     started = {event.node for event in told if isinstance(event, NodeStarted)}
     assert started == again | {"9", "15", "19"}  # files are written for every job
     assert set(result.files) == {"9", "15", "19"}
-    assert not result.is_whole
+    assert set(result.cached) == seed.keys() - started
+    assert result.is_whole == ("3" not in result.cached)
 
 
 def test_another_process_finds_what_took_long_on_the_disk(
@@ -195,7 +191,7 @@ def test_a_cancel_stops_within_a_step_and_what_was_sampled_is_kept(
     assert sum(isinstance(event, Progress) and event.stage == stage for event in told) == 1
     again = run(seed)
     assert ("3" in again.cached) == (stage != "still")
-    assert ("13" in again.cached) == (stage in ("decoding", "encoding") and len(again.cached) > 5)
+    assert ("13" in again.cached) == (stage == "decoding")  # the first file to be encoded is the still
 
 
 class Crash(BaseException):
