@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from errors import UnknownJobError
-from jobs.job import ENDED, Job, JobStatus
+from jobs.job import ENDED, Job, JobStatus, Outcome, Submission
 from jobs.progress import JobEvent
-from jobs.rows import check_text, to_json, words_of
+from jobs.rows import check_id, check_text, file_columns, outcome_columns, submitted_columns, to_json, words_of
 from jobs.table import JobTable, check_status, marks
 
 _SAMPLES = 20
@@ -141,6 +141,19 @@ class History(JobTable):
         first = "" if since is None else time.strftime("%Y-%m-%d", time.gmtime(since))
         sql = "SELECT owner, day, seconds, runs FROM usage WHERE owner = coalesce(?, owner) AND day >= ? ORDER BY owner, day"
         return [Usage(*row) for row in self.database.read(sql, (owner, first))]
+
+    def restore(self, submission: Submission, outcome: Outcome, created: float) -> bool:
+        """A job that is known from its files alone, as one that has succeeded then. False if it is there already."""
+        with self._changing() as (connection, _):
+            if connection.execute("SELECT 1 FROM jobs WHERE id = ?", (submission.job_id,)).fetchone():
+                return False
+            row = submitted_columns(submission) | outcome_columns(outcome)
+            seq = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'jobs'").fetchone()[0]
+            row |= {"seq": seq, "id": check_id(submission.job_id or ""), "number": seq, "created": created, "queued": created}
+            row |= {"started": created, "ended": created, "status": JobStatus.SUCCEEDED, "is_whole": False}
+            connection.execute(f"INSERT INTO jobs ({', '.join(row)}) VALUES ({', '.join(f':{name}' for name in row)})", row)
+            connection.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", file_columns(seq, outcome.all_files()))
+        return True
 
     def _mark(self, job_id: str, values: dict[str, Any]) -> Job:
         """Change what is not the job's life."""

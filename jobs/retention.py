@@ -14,15 +14,15 @@ _DAY = 24 * 3600.0
 _UNDO_SECONDS = 3600.0
 _ENDED = f"SELECT seq, id, ended, deleted_at, is_favourite FROM jobs WHERE status IN ({marks(ENDED)}) ORDER BY ended, seq"
 
-File = tuple[str, str, str]  # type, subfolder, filename
+File = tuple[str, str, str, str]  # owner, type, subfolder, filename
 
 
 @dataclass(frozen=True)
 class RetentionPlan:
-    """The jobs that would go; of their files those that no other job names; and what these take on the disk."""
+    """The jobs that would go; of their files those that no other job names, each with its owner; and what these take on the disk."""
 
     jobs: list[Job]
-    files: list[Output]
+    files: list[tuple[str, Output]]
     bytes: int
 
 
@@ -48,7 +48,8 @@ class Retention(JobTable):
                     kept.drop(row["seq"])
                     going.append(row)
             jobs = [self._row(connection, row["id"]) for row in going]
-            return RetentionPlan(self._jobs(connection, jobs), list(kept.freed.values()), sum(f.bytes for f in kept.freed.values()))
+            freed = [(file[0], output) for file, output in kept.freed.items()]
+            return RetentionPlan(self._jobs(connection, jobs), freed, sum(output.bytes for _, output in freed))
 
     def purge(self, job_ids: Iterable[str]) -> int:
         """Remove ended jobs for good, with their publications; what they used stays counted. Gives how many there were."""
@@ -70,8 +71,8 @@ class _Shares:
         self.users: dict[File, int] = {}
         self.output: dict[File, Output] = {}
         self.freed: dict[File, Output] = {}
-        for row in connection.execute("SELECT * FROM files").fetchall():
-            file, output = (row["type"], row["subfolder"], row["filename"]), file_of(row)
+        for row in connection.execute("SELECT files.*, owner FROM files JOIN jobs ON seq = job").fetchall():
+            file, output = (row["owner"], row["type"], row["subfolder"], row["filename"]), file_of(row)
             self.of_job.setdefault(row["job"], set()).add(file)
             self.output[file] = max(output, self.output.get(file, output), key=lambda one: one.bytes)
         for files in self.of_job.values():

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import re
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.job import Job, Outcome, Output
+from jobs.keeping import record_of
 from jobs.publications import Journal
 from pipelines.progress import IsCanceled, Progress
 from pipelines.values import Saved
@@ -51,8 +51,9 @@ class Runner:
             workflow, folders, extra=extra if isinstance(extra, Mapping) else {}, tell=_Teller(report), is_canceled=is_canceled,
             journal=_Account(journal), keeps_metadata=not job.extra.get("without_metadata"),
         )  # fmt: skip
-        record(self.data_dir, job, run)
-        return outcome_of(run, job, folders)
+        outcome = outcome_of(run, job, folders)
+        record(self.data_dir, job, outcome)
+        return outcome
 
 
 class _Teller:
@@ -95,6 +96,8 @@ class _Account:
 
 def outcome_of(run: Run, job: Job, folders: Folders) -> Outcome:
     files = [Output(node, *entry) for node, ui in run.outputs.items() for entry in _entries(ui, folders)]
+    shown = {(file.type, file.subfolder, file.filename) for file in files}
+    files += [file for file in _beside(run, folders) if (file.type, file.subfolder, file.filename) not in shown]
     return Outcome(
         outputs=run.outputs, warnings=[*job.warnings, *run.notes], stage_seconds=run.seconds, peak_bytes=run.peak_bytes,
         device=run.placement.get("device", ""), cached=list(run.cached), files=tuple(files), is_whole=run.is_whole,
@@ -112,19 +115,29 @@ def _entries(ui: Mapping[str, Any], folders: Folders) -> list[tuple[str, str, st
     return found
 
 
-def record(data_dir: Path, job: Job, run: Run) -> None:
+def _beside(run: Run, folders: Folders) -> list[Output]:
+    """Files that no node shows: posters and sidecars. They go where the job goes."""
+    found = []
+    for node, paths in run.files.items():
+        for path in paths:
+            kind = next(kind for kind in ("output", "temp") if path.is_relative_to(folders.of(kind)))
+            subfolder = path.parent.relative_to(folders.of(kind)).as_posix()
+            found.append(Output(node, "beside", path.name, "" if subfolder == "." else subfolder, kind, path.stat().st_size))
+    return found
+
+
+def record(data_dir: Path, job: Job, outcome: Outcome) -> None:
     """The job as a file in `<data-dir>/library`, so that the library can be made again without the database."""
-    folder = data_dir / "library"
+    path = record_of(data_dir, job.id)
     document = {
         "id": job.id, "owner": job.owner, "title": job.title, "tags": job.tags, "created": job.created, "workflow": job.workflow,
-        "extra": job.extra, "work": job.work, "outputs": run.outputs, "stage_seconds": run.seconds,
-        "device": run.placement.get("device", ""),
+        "extra": job.extra, "work": job.work, "outputs": outcome.outputs, "stage_seconds": outcome.stage_seconds,
+        "device": outcome.device, "files": [asdict(file) for file in outcome.files],
     }  # fmt: skip
-    stem = job.id if re.fullmatch(r"[A-Za-z0-9_-]{1,100}", job.id) else hashlib.sha256(job.id.encode()).hexdigest()
-    part = folder / f".{stem}.part"
+    part = path.with_suffix(".part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(document), "utf-8")
-        part.replace(folder / f"{stem}.json")
+        part.replace(path)
     except OSError as error:  # the films are there, and the database knows them
         log.warning("The record of job %s could not be written: %s", job.id, error)

@@ -24,8 +24,8 @@ def finished(submit, run_one, clock):
 
 def plan(store, **values):
     found = store.plan_retention(**values)
-    assert found.bytes == sum(file.bytes for file in found.files)
-    return [job.id for job in found.jobs], [file.filename for file in found.files]
+    assert found.bytes == sum(file.bytes for _, file in found.files)
+    return [job.id for job in found.jobs], [file.filename for _, file in found.files]
 
 
 def test_a_plan_changes_nothing(store, finished):
@@ -89,6 +89,15 @@ def test_purging_takes_the_files_and_publications_of_the_job_along(store, finish
     assert [tuple(row) for row in store.database.read("SELECT (SELECT count(*) FROM files), (SELECT count(*) FROM publications)")] == [
         (0, 0)
     ]
+
+
+def test_files_of_one_name_are_each_owners_own(store, submit, run_one):
+    for owner in ("anna", "bert"):
+        submit(owner)
+        run_one(outcome=Outcome(files=(Output("9", "images", "a.png", bytes=100),)))
+    found = store.plan_retention(keep_days=0, keep_bytes=100)
+    assert [owner for owner, _ in found.files] == ["anna"]
+    assert found.bytes == 100
 
 
 def test_a_clock_that_is_set_back_makes_nothing_old(store, finished, clock):
