@@ -193,7 +193,7 @@ def _write(
         written["webp"] = encode.save_webp(frames, image_name, fps=file.frame_rate, **webp, metadata=kept)
         steps()
         mp4 = {"crf": file.crf, "pix_fmt": file.pix_fmt, "pingpong": file.pingpong, "loop_count": file.loop_count}
-        written["mp4"] = encode.save_mp4(frames, video_name, fps=file.frame_rate, **mp4, metadata=kept)
+        written["mp4"] = encode.save_video(frames, video_name, format="video/h264-mp4", fps=file.frame_rate, **mp4, metadata=kept)
         if kept:
             written["settings"] = metadata.write_sidecar(written["mp4"], kept)
         steps.done()
