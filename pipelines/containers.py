@@ -1,4 +1,4 @@
-"""The texts that PNG, WEBP and MP4 files carry, read without decoding a pixel or starting a program.
+"""The texts that PNG, WEBP, GIF and MP4 files carry, read without decoding a pixel or starting a program.
 
 Files come from strangers here. The readers walk the containers themselves, check every length against the file, and give up on
 sizes that no honest file has. They raise ValueError with the end of a sentence ("is cut off before its end"), struct.error,
@@ -19,12 +19,15 @@ TEXT_BYTES = 16 * 2**20  # the most text that one file may carry, each way
 TOO_MUCH = "carries more text than settings can have"
 DAMAGED = "is damaged"
 PROMPT_TAG = 0x0110  # the highest EXIF tag that carries settings
-_CUT_OFF = "is cut off before its end"
-_PIECES = 100_000  # the most chunks or boxes that are walked
+CUT_OFF = "is cut off before its end"
+PIECES = 100_000  # the most chunks or boxes that are walked
+_BLOCKS = 4_000_000  # of a GIF, up to 255 bytes each
 
 
 def kind_of(file: BinaryIO) -> str:
-    """ "png", "webp", "mp4" or "json", by content; the position in the file is kept. ValueError for everything else."""
+    """ "png", "webp", "gif", "mp4", "webm" (any Matroska) or "json", by content; the position in the file is kept.
+
+    ValueError for everything else."""
     start = file.tell()
     head = file.read(12)
     file.seek(start)
@@ -34,16 +37,20 @@ def kind_of(file: BinaryIO) -> str:
         return "png"
     if head[:4] == b"RIFF" and head[8:] == b"WEBP":
         return "webp"
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return "gif"
     if head[4:8] == b"ftyp":
         return "mp4"
+    if head[:4] == b"\x1aE\xdf\xa3":
+        return "webm"
     if Path(file.name).suffix.lower() == ".json":
         return "json"
-    raise ValueError("is not a PNG, WEBP, MP4 or JSON file")
+    raise ValueError("is not a PNG, WEBP, GIF, MP4, WEBM or JSON file")
 
 
 def png_texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
     file.seek(8)
-    for _ in range(_PIECES):
+    for _ in range(PIECES):
         length, kind = struct.unpack(">I4s", take(file, 8))
         if kind in (b"tEXt", b"zTXt", b"iTXt"):
             data = take(file, length)
@@ -61,8 +68,8 @@ def png_texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
 def webp_texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
     (size,) = struct.unpack("<4xI4x", take(file, 12))
     if 8 + size > size_of(file):
-        raise ValueError(_CUT_OFF)
-    for _ in range(_PIECES):
+        raise ValueError(CUT_OFF)
+    for _ in range(PIECES):
         if file.tell() >= 8 + size:
             return
         kind, length = struct.unpack("<4sI", take(file, 8))
@@ -73,10 +80,31 @@ def webp_texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
     raise ValueError(DAMAGED)
 
 
+def gif_texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    """The lines "key:text" of all comments."""
+    _skip_colours(file, take(file, 13)[10])
+    for _ in range(PIECES):
+        kind = take(file, 1)
+        if kind == b";":
+            return
+        if kind == b"!" and take(file, 1) == b"\xfe":
+            lines = _sub_blocks(file).decode("utf-8", "replace").split("\n")
+            yield from ((key, text) for key, colon, text in (line.partition(":") for line in lines) if colon)
+        elif kind == b"!":
+            _sub_blocks(file, are_kept=False)
+        elif kind == b",":
+            _skip_colours(file, take(file, 9)[8])
+            take(file, 1)  # the size of its first codes
+            _sub_blocks(file, are_kept=False)
+        else:
+            break
+    raise ValueError(DAMAGED)
+
+
 def mp4_texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
     top = _children(file, 0, size_of(file))
     if not {b"moov", b"mdat"} <= top.keys():
-        raise ValueError(_CUT_OFF)
+        raise ValueError(CUT_OFF)
     moov = _children(file, *top[b"moov"])
     udta = _children(file, *moov[b"udta"]) if b"udta" in moov else {}
     for parent in (moov, udta):
@@ -86,7 +114,7 @@ def mp4_texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
 
 def mp4_boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """(kind, where the content starts, where it ends) of the boxes between two places. ValueError if one does not fit."""
-    for _ in range(_PIECES):
+    for _ in range(PIECES):
         if end - start < 8:  # QuickTime may end a list of boxes with four zeros
             return
         file.seek(start)
@@ -97,10 +125,15 @@ def mp4_boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int
             content = start + 16
         stop = start + size if size else end
         if not content <= stop <= end:
-            raise ValueError(_CUT_OFF)
+            raise ValueError(CUT_OFF)
         yield kind, content, stop
         start = stop
     raise ValueError(DAMAGED)
+
+
+def mp4_index_is_first(file: BinaryIO) -> bool:
+    kinds = [kind for kind, _, _ in mp4_boxes(file, 0, size_of(file))]
+    return kinds.index(b"moov") < kinds.index(b"mdat")
 
 
 def mp4_fps(file: BinaryIO) -> float:
@@ -121,7 +154,7 @@ def take(file: BinaryIO, length: int) -> bytes:
         raise ValueError(TOO_MUCH)
     data = file.read(length)
     if len(data) < length:
-        raise ValueError(_CUT_OFF)
+        raise ValueError(CUT_OFF)
     return data
 
 
@@ -130,6 +163,24 @@ def size_of(file: BinaryIO) -> int:
     size = file.seek(0, os.SEEK_END)
     file.seek(place)
     return size
+
+
+def _skip_colours(file: BinaryIO, flags: int) -> None:
+    if flags & 0x80:
+        take(file, 3 << ((flags & 7) + 1))
+
+
+def _sub_blocks(file: BinaryIO, are_kept: bool = True) -> bytes:
+    data = bytearray()
+    for _ in range(_BLOCKS):
+        block = take(file, take(file, 1)[0])
+        if not block:
+            return bytes(data)
+        if are_kept:
+            data += block
+        if len(data) > TEXT_BYTES + 2**16:
+            raise ValueError(TOO_MUCH)
+    raise ValueError(DAMAGED)
 
 
 def _png_text(kind: bytes, data: bytes) -> tuple[str, str]:

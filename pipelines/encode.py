@@ -1,6 +1,6 @@
-"""Frames -> MP4, animated WEBP and PNG; every file is decoded again before it gets its name.
+"""Frames -> MP4, WEBM, GIF, PNG, animated PNG and WEBP; every file is decoded again before it gets its name.
 
-The files are ComfyUI's and VideoHelperSuite's, down to how a float becomes a byte: PNG and WEBP cut off, MP4 rounds, so one
+The files are ComfyUI's and VideoHelperSuite's, down to how a float becomes a byte: PNG and WEBP cut off, the others round, so one
 frame may differ by 1 between them. Settings travel inside (see metadata.py), unless `metadata` is None: then the file carries
 nothing of them. `path` is a Path, or a NumberedName from `next_name`, which takes its number when the file is finished.
 """
@@ -12,28 +12,32 @@ import logging
 import numbers
 import tempfile
 from collections.abc import Callable
-from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from errors import InputError, UnknownNameError
+from pipelines import codecs
 from pipelines.filenames import NumberedName, publish
-from pipelines.metadata import Metadata, exif, ffmetadata, png_info, to_texts
-from pipelines.parameters import PIXEL_FORMATS
-from pipelines.probe import EXACT_COLOURS, probe, run_ffmpeg
+from pipelines.metadata import Metadata, comment, exif, ffmetadata, png_info, tags, to_texts
+from pipelines.parameters import VIDEO_FORMATS
+from pipelines.probe import probe, run_ffmpeg
 
 logger = logging.getLogger(__name__)
 
 WEBP_METHODS = {"default": 4, "fastest": 0, "slowest": 6}
 FPS_RANGE = (0.01, 240)
+GIF_FPS_RANGE = (0.01, 50)  # browsers show what is faster at 10
+_GIF_SIDE, _GIF_SECONDS = 65535, 655  # the format's 16 bits; pictures that repeat are stored as one, so the whole film has to fit
+_GIF_SAMPLE = 32768  # pixels that a palette is made of; more take longer and mend next to nothing
 _WEBP_SIDE = 16383  # the container's 14 bits
 _WEBP_TOLERANCE = 32  # between two frames libwebp takes colours for equal that are up to 32 apart, the more the lower the quality
 
 
 def to_uint8(frames: np.ndarray, rounding: bool) -> np.ndarray:
-    """Floats in 0..1 to bytes, clipped, of any shape: to the nearest (MP4) or, as ComfyUI does for PNG and WEBP, cut off."""
+    """Floats in 0..1 to bytes, clipped, of any shape: to the nearest or, as ComfyUI does for PNG and WEBP, cut off."""
     out = np.empty(frames.shape, np.uint8)
     for source, target in zip(frames, out, strict=True):  # one frame at a time: a film of floats is large
         scaled = np.asarray(source, np.float32) * np.float32(255) + np.float32(0.5 if rounding else 0)
@@ -42,7 +46,7 @@ def to_uint8(frames: np.ndarray, rounding: bool) -> np.ndarray:
 
 
 def save_png(still: np.ndarray, path: Path | NumberedName, metadata: Metadata | None) -> Path:
-    """Write a still, (height, width, 3) floats in 0..1. Returns the file's path; errors as `save_mp4`."""
+    """Write a still, (height, width, 3) floats in 0..1. Returns the file's path; errors as `save_video`."""
     pixels = to_uint8(_checked(still, 3), rounding=False)
     texts = to_texts(metadata)
 
@@ -66,7 +70,7 @@ def save_webp(
     method: str = "default",
     metadata: Metadata | None,
 ) -> Path:
-    """Write an animated WEBP that repeats for ever. Returns the file's path; errors as `save_mp4`.
+    """Write an animated WEBP that repeats for ever. Returns the file's path; errors as `save_video`.
 
     frames: (frames, height, width, 3), floats in 0..1. Each is shown for int(1000 / fps) milliseconds, as in ComfyUI: the
     format knows no fractions. Pictures that do not change are stored once, with the longer duration, so players show the
@@ -94,73 +98,149 @@ def save_webp(
     return _published(path, ".webp", write)
 
 
+def save_apng(frames: np.ndarray, path: Path | NumberedName, *, fps: float, compress_level: int = 4, metadata: Metadata | None) -> Path:
+    """Write an animated PNG, without loss, that repeats for ever. Returns the file's path; errors as `save_video`.
+
+    frames: (frames, height, width, 3), floats in 0..1. compress_level: 0 (none) to 9. The rate is kept as a fraction. Pictures that do
+    not change are stored once, with the longer duration; one that never changes becomes a still.
+    """
+    _check_number("fps", fps, *FPS_RANGE)
+    _check_number("compress_level", compress_level, 0, 9, is_whole=True)
+    pixels = to_uint8(_checked(frames, 4), rounding=False)
+    texts = to_texts(metadata)
+
+    def write(part: Path) -> None:
+        first, *others = (Image.fromarray(picture) for picture in pixels)
+        options = {"duration": 1000 / fps, "loop": 0, "pnginfo": png_info(texts), "compress_level": compress_level}
+        data = io.BytesIO()
+        first.save(data, "PNG", save_all=True, append_images=others, **options)
+        part.write_bytes(data.getvalue())
+        count, height, width, _ = pixels.shape
+        expected = {"frames": count, "width": width, "height": height, "fps": fps, "metadata": metadata}
+        probe(part, first=pixels[0], last=pixels[-1], tolerance=0, repeats=0, **expected)
+
+    return _published(path, ".png", write)
+
+
+def save_gif(
+    frames: np.ndarray,
+    path: Path | NumberedName,
+    *,
+    fps: float,
+    loop_count: int = 0,
+    pingpong: bool = False,
+    metadata: Metadata | None,
+) -> Path:
+    """Write a GIF in the 256 colours that suit the whole film. Returns the file's path; errors as `save_video`.
+
+    frames: (frames, height, width, 3), floats in 0..1. GIF counts in hundredths of a second: each frame ends at the one that is nearest
+    to its true end, so the film is as long as it should be. loop_count: 0 repeats for ever, else that many times more. pingpong appends
+    the inner frames backwards. Pictures that do not change are stored once, with the longer duration.
+    """
+    _check_number("fps", fps, *GIF_FPS_RANGE, "Browsers slow down what is faster than 50.")
+    _check_number("loop_count", loop_count, 0, 100, is_whole=True)
+    pixels = to_uint8(_checked(frames, 4), rounding=True)
+    count, height, width, _ = pixels.shape
+    order = _order(count, pingpong)
+    if max(height, width) > _GIF_SIDE:
+        raise InputError(f"A GIF cannot be {width}x{height} pixels.", f"A side may have {_GIF_SIDE}.")
+    if len(order) / fps > _GIF_SECONDS:
+        raise InputError(f"The GIF would last {len(order) / fps:.0f} seconds; {_GIF_SECONDS} are the most.", "Use another format.")
+    texts = to_texts(metadata)
+
+    def write(part: Path) -> None:
+        palette = _palette(pixels)
+        pictures = [Image.fromarray(picture).quantize(palette=palette) for picture in pixels]
+        first, *others = (pictures[index] for index in order)
+        ends = [round(100 * end / fps) for end in range(len(order) + 1)]
+        options = {"duration": [10 * (end - start) for start, end in pairwise(ends)], "loop": loop_count}
+        data = io.BytesIO()
+        first.save(data, "GIF", save_all=True, append_images=others, optimize=False, comment=comment(texts), **options)
+        part.write_bytes(data.getvalue())
+        expected = {"frames": len(order), "width": width, "height": height, "fps": fps, "metadata": metadata}
+        probe(part, first=pixels[order[0]], last=pixels[order[-1]], repeats=loop_count, **expected)
+
+    return _published(path, ".gif", write)
+
+
 def save_video(
     frames: np.ndarray,
     path: Path | NumberedName,
     *,
-    format: str = "video/h264-mp4",
+    format: str,
     fps: float,
-    crf: float = 20,
-    pix_fmt: str = "yuv420p",
+    crf: int | None = None,
+    pix_fmt: str | None = None,
     pingpong: bool = False,
     loop_count: int = 0,
     metadata: Metadata | None,
 ) -> Path:
-    """Write an H.264 film: constant frame rate, BT.709, limited range, index first so that it plays while it loads.
+    """Write a film in one of VIDEO_FORMATS: constant frame rate, BT.709, limited range, index first so that it plays while it loads.
 
     frames: (frames, height, width, 3), floats in 0..1; an odd side gets its edge pixels twice, since 4:2:0 needs even ones.
-    crf: 0 (lossless, which most browsers do not play) to 51. pingpong appends the inner frames backwards; loop_count appends
-    the whole film that many times more (0..100). Returns the file's path.
+    crf: 0 (for H.264 lossless, which most browsers do not play) to the format's largest; None is the format's own. pix_fmt: None is the
+    format's own; yuva420p is opaque all over. pingpong appends the inner frames backwards; loop_count appends the whole film that many
+    times more (0..100). Returns the file's path.
 
     Raises InputError or UnknownNameError before any work for a value that is wrong (or if the file exists), StorageError if
     the folder does not take the file, EncodingError if it does not read back as it was written; then there is no file.
     """
     # 1. Check everything.
-    crf, pix_fmt = 20 if crf is None else crf, pix_fmt or "yuv420p"
+    if format not in VIDEO_FORMATS:
+        raise UnknownNameError("video format", format, VIDEO_FORMATS)
+    video = VIDEO_FORMATS[format]
+    crf = video.crf if crf is None else crf
+    pix_fmt = video.pixel_formats[0] if pix_fmt is None else pix_fmt
     _check_number("fps", fps, *FPS_RANGE)
-    _check_number("crf", crf, 0, 51, "x264 knows nothing above 51 and would quietly use that.")
+    why = f"The encoder of {format} knows nothing above {video.max_crf}."
+    _check_number("crf", crf, 0, video.max_crf, why, is_whole=True)
     _check_number("loop_count", loop_count, 0, 100, is_whole=True)
-    if pix_fmt not in PIXEL_FORMATS:
-        raise UnknownNameError("pixel format", pix_fmt, PIXEL_FORMATS)
-    pixels = to_uint8(_checked(frames, 4), rounding=True)
+    if pix_fmt not in video.pixel_formats:
+        raise UnknownNameError("pixel format", pix_fmt, video.pixel_formats)
+    pixels = _even(to_uint8(_checked(frames, 4), rounding=True))
+    count, height, width, _ = pixels.shape
+    if min(height, width) < video.min_side:
+        raise InputError(f"{format} cannot be {width}x{height} pixels.", f"A side must have {video.min_side}.")
     texts = to_texts(metadata)
 
-    # 2. Lay out the film.
-    count, height, width, _ = pixels.shape
-    if height % 2 or width % 2:
-        pixels = np.pad(pixels, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    height, width = pixels.shape[1:3]
-    order = [*range(count), *(range(count - 2, 0, -1) if pingpong else ())] * (1 + loop_count)
+    # 2. Encode it, look at it, give it its name.
+    order = _order(count, pingpong) * (1 + loop_count)
 
-    # 3. Encode it, look at it, give it its name.
     def write(part: Path) -> None:
         with tempfile.NamedTemporaryFile("w", encoding="ascii", dir=part.parent, prefix=".", suffix=".part") as notes:
-            notes.write(ffmetadata(texts))
+            notes.write(ffmetadata(tags(texts) if video.suffix == ".webm" else texts))
             notes.flush()
-            arguments = _mp4_arguments(width, height, fps, crf, pix_fmt, Path(notes.name), part)
+            arguments = codecs.arguments(video, width, height, fps, crf, pix_fmt, Path(notes.name), part)
             with run_ffmpeg(*arguments) as (process, _):
                 for index in order:
                     process.stdin.write(pixels[index].data)
         expected = {"frames": len(order), "width": width, "height": height, "fps": fps, "metadata": metadata}
-        probe(part, first=pixels[order[0]], last=pixels[order[-1]], pix_fmt=pix_fmt, **expected)
+        probe(part, first=pixels[order[0]], last=pixels[order[-1]], codec=video.codec, pix_fmt=pix_fmt, **expected)
 
-    return _published(path, ".mp4", write)
+    return _published(path, video.suffix, write)
 
 
-def _mp4_arguments(width: int, height: int, fps: float, crf: float, pix_fmt: str, notes: Path, part: Path) -> list[str]:
-    """From raw rgb24 on standard input to H.264. The tags are set on the frames: as options they miss primaries and transfer."""
-    rate = Fraction(float(fps)).limit_denominator(1001)  # 29.97 stays 29.97, 24000 / 1001 becomes exact
-    filters = [
-        f"scale=out_color_matrix=bt709:out_range=tv:flags={EXACT_COLOURS}",
-        f"format={pix_fmt}",
-        "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709",
-    ]
-    picture = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-framerate", str(rate), "-i", "pipe:0"]
-    settings = ["-f", "ffmetadata", "-i", f"file:{notes.absolute()}", "-map", "0:v", "-map_metadata", "1"]
-    codec = ["-vf", ",".join(filters), "-c:v", "libx264", "-preset", "medium", "-crf", f"{crf:g}"]
-    time = ["-fps_mode", "passthrough", "-enc_time_base", f"{rate.denominator}/{rate.numerator}"]  # unasked, 119.88 becomes 120
-    container = ["-movflags", "+faststart+use_metadata_tags", "-f", "mp4", "-y", f"file:{part.absolute()}"]
-    return ["-v", "error", *picture, *settings, *codec, *time, *container]
+def played(frames: np.ndarray, *, pingpong: bool = False, loop_count: int = 0) -> np.ndarray:
+    """Frames in the order in which they are seen."""
+    return frames[_order(len(frames), pingpong) * (1 + loop_count)] if pingpong or loop_count else frames
+
+
+def _order(count: int, pingpong: bool) -> list[int]:
+    return [*range(count), *(range(count - 2, 0, -1) if pingpong else ())]
+
+
+def _even(pixels: np.ndarray) -> np.ndarray:
+    _, height, width, _ = pixels.shape
+    if height % 2 or width % 2:
+        pixels = np.pad(pixels, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return pixels
+
+
+def _palette(pixels: np.ndarray) -> Image.Image:
+    """256 colours for the whole film. Against those of ffmpeg's palettegen they halve what smooth areas are off, in a tenth of the time."""
+    colours = pixels.reshape(-1, 3)
+    sample = colours[np.linspace(0, len(colours) - 1, min(len(colours), _GIF_SAMPLE)).astype(int)]
+    return Image.fromarray(sample[None]).quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=1)
 
 
 def _checked(frames: np.ndarray, dimensions: int) -> np.ndarray:

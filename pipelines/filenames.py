@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -37,14 +37,22 @@ _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # exFAT and many network mounts
 
 
+def _tell_nobody(part: Path, path: Path) -> None:
+    """What most names do."""
+
+
 @dataclass(frozen=True)
 class NumberedName:
-    """A file name whose number is chosen when the file is published; see `next_name`."""
+    """A file name whose number is chosen when the file is published; see `next_name`.
+
+    `told` hears of each try to take a name, right before it, as told(hidden part, name): the part is whole and on the disk by then,
+    so whoever wrote both down can finish or undo it after a crash. If it raises, nothing is published.
+    """
 
     folder: Path
     stem: str
     style: Style
-    told: Callable[[Path, Path], None] = lambda part, target: None
+    told: Callable[[Path, Path], None] = field(default=_tell_nobody, repr=False, compare=False)
 
     def path(self, number: int, suffix: str) -> Path:
         return self.folder / f"{self.stem}_{number:05}{_STYLES[self.style][0]}{suffix}"
@@ -58,7 +66,14 @@ class NumberedName:
 
 
 def next_name(
-    directory: Path, prefix: str, *, style: Style, width: int = 0, height: int = 0, now: datetime | None = None, told=None
+    directory: Path,
+    prefix: str,
+    *,
+    style: Style,
+    width: int = 0,
+    height: int = 0,
+    now: datetime | None = None,
+    told: Callable[[Path, Path], None] = _tell_nobody,
 ) -> NumberedName:
     """The next free name with this prefix inside `directory`; the folders that the prefix names are made.
 
@@ -86,7 +101,7 @@ def next_name(
         _make_folder(folder)
     except OSError as error:
         raise storage_error(folder, error) from error
-    return NumberedName(folder, stem, style, told or (lambda part, target: None))
+    return NumberedName(folder, stem, style, told)
 
 
 def check_room(folder: Path, needed: int) -> None:

@@ -4,7 +4,9 @@ A file carries `{"prompt": workflow, "workflow": ..., ...}`, each value as JSON 
 
     PNG     one tEXt chunk a key
     WEBP    EXIF, one ASCII tag a key, "key:json": prompt in 0x0110, the others from 0x010F down
+    GIF     a comment, one line "key:json" a key
     MP4     moov/udta/meta, handler mdta: the names in `keys`, the values in `ilst`
+    WEBM    one tag a key, the name in capitals; keys that cannot be names of tags stand together in one, _OTHERS
     JSON    a sidecar beside a picture or a film: the document itself
 
 The texts are pure ASCII (\\u escapes), so no reader's idea of an encoding can hurt them. containers.py reads them.
@@ -28,6 +30,7 @@ from pipelines.containers import (
     PROMPT_TAG,
     TEXT_BYTES,
     TOO_MUCH,
+    gif_texts,
     kind_of,
     mp4_texts,
     png_texts,
@@ -36,10 +39,24 @@ from pipelines.containers import (
     webp_texts,
 )
 from pipelines.filenames import publish
+from pipelines.matroska import webm_texts
 
 Metadata = Mapping[str, object]
 
 _KEYS = 64  # EXIF has 272 tags to count down
+_OTHERS = "_others"
+_FFMPEGS_OWN = {
+    "title",
+    "encoder",
+    "encoding_tool",
+    "creation_time",
+    "duration",
+    "performer",
+    "track",
+    "language",
+}  # it writes or renames them
+_KINDS = "PNG, WEBP, GIF, MP4, WEBM or JSON file"
+_READERS = {"png": png_texts, "webp": webp_texts, "gif": gif_texts, "mp4": mp4_texts, "webm": webm_texts}
 
 
 def to_texts(metadata: Metadata | None) -> dict[str, str]:
@@ -81,6 +98,17 @@ def exif(texts: Mapping[str, str]) -> bytes:
     return b"Exif\0\0MM\0*" + struct.pack(">IH", 8, len(tags)) + entries + bytes(4) + data
 
 
+def comment(texts: Mapping[str, str]) -> bytes:
+    return "\n".join(f"{key}:{text}" for key, text in texts.items()).encode("ascii")
+
+
+def tags(texts: Mapping[str, str]) -> dict[str, str]:
+    """The texts under names that come back from Matroska's capitals, and through ffmpeg, as they were."""
+    own = {key: text for key, text in texts.items() if re.fullmatch("[a-z0-9][a-z0-9_.]*", key) and key not in _FFMPEGS_OWN}
+    others = ", ".join(f'"{key}": {text}' for key, text in texts.items() if key not in own)
+    return own | ({_OTHERS: f"{{{others}}}"} if others else {})
+
+
 def ffmetadata(texts: Mapping[str, str]) -> str:
     """ffmpeg's own metadata file, https://ffmpeg.org/ffmpeg-formats.html#Metadata-2"""
     lines = (f"{key}=" + re.sub(r"[=;#\\\n]", r"\\\g<0>", text) for key, text in texts.items())
@@ -98,7 +126,7 @@ def write_sidecar(path: Path, document: Metadata) -> Path:
 
 
 def read_settings(path: Path) -> dict[str, object]:
-    """The settings that a PNG, WEBP, MP4 or JSON file carries: parsed values under "prompt", "workflow" and other keys.
+    """The settings that a PNG, WEBP, GIF, MP4, WEBM or JSON file carries: parsed values under "prompt", "workflow" and other keys.
 
     Text that is not JSON (a camera's name, the encoder's) is not ours and is left out; a sidecar is returned as it is.
     NaN, which Python writes but JSON does not have, comes back as None.
@@ -116,16 +144,16 @@ def settings_in(path: Path) -> dict[str, object]:
     try:
         if not path.is_file():
             reason = "is not a file" if path.exists() else "does not exist"
-            raise UnreadableFileError(f"{path.name or path} {reason}.", "Choose a PNG, WEBP, MP4 or JSON file.")
+            raise UnreadableFileError(f"{path.name or path} {reason}.", f"Choose a {_KINDS}.")
         with path.open("rb") as file:
-            if kind_of(file) == "json":
-                return _document(file)
-            readers = {"png": png_texts, "webp": webp_texts, "mp4": mp4_texts}
-            return _parsed(readers[kind_of(file)](file))
+            kind = kind_of(file)
+            settings = _document(file) if kind == "json" else _parsed(_READERS[kind](file))
+            others = settings.pop(_OTHERS, None) if kind == "webm" else None
+            return settings | (others if isinstance(others, dict) else {})
     except OSError as error:
         raise UnreadableFileError(f"{path.name} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
-        raise UnreadableFileError(f"{path.name} {error}.", "Choose a sound PNG, WEBP, MP4 or JSON file.") from error
+        raise UnreadableFileError(f"{path.name} {error}.", f"Choose a sound {_KINDS}.") from error
     except (struct.error, zlib.error, IndexError, RecursionError) as error:
         raise UnreadableFileError(f"{path.name} {DAMAGED}.", "Choose another copy of it.") from error
 

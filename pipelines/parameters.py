@@ -23,6 +23,26 @@ SCHEDULES = ("normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_u
 GUIDANCE_SHAPES = ("linear", "triangle")
 PIXEL_FORMATS = ("yuv420p", "yuv420p10le")
 WEBP_METHODS = ("default", "fastest", "slowest")
+
+
+@dataclass(frozen=True)
+class VideoFormat:
+    """How one kind of film is written. `codec` is what ffmpeg calls what comes out; `max_crf` the worst quality that its encoder knows,
+    0 being the best; the first of the pixel formats is the usual one; `min_side` is in pixels."""
+
+    suffix: str
+    codec: str
+    crf: int
+    max_crf: int
+    pixel_formats: tuple[str, ...]
+    min_side: int = 1
+
+
+VIDEO_FORMATS = {  # by the names that VideoHelperSuite gives them
+    "video/h264-mp4": VideoFormat(".mp4", "h264", 19, 51, PIXEL_FORMATS),
+    "video/h265-mp4": VideoFormat(".mp4", "hevc", 22, 51, ("yuv420p10le", "yuv420p"), min_side=16),
+    "video/webm": VideoFormat(".webm", "vp9", 20, 63, ("yuv420p", "yuva420p")),
+}
 ATTENTIONS = ("auto", "sdpa", "xformers")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 VRAM_LEVELS = ("auto", "high", "medium", "low")
@@ -123,15 +143,6 @@ def parse_loras(text: str, label: str = "loras") -> tuple[tuple[str, float], ...
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class VideoFormat:
-    suffix: str
-    crf: int
-    max_crf: int
-    pixel_formats: tuple[str, ...]
-
-
-VIDEO_FORMATS = {"video/h264-mp4": VideoFormat(".mp4", 19, 51, PIXEL_FORMATS)}
 Side = Number(16, 16376, "pixels, a multiple of 8", multiple_of=8)
 Seed = Number(0, MAX_SEED, "the same seed and settings give the same result; drawn at random if not given")
 Steps = Number(1, 10_000, "denoising steps: more take longer and are finer")

@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from errors import EncodingError, UnreadableFileError
-from pipelines.containers import kind_of, mp4_boxes, mp4_fps, size_of
+from pipelines.containers import kind_of, mp4_fps, mp4_index_is_first
+from pipelines.matroska import webm_fps, webm_index_is_first
 from pipelines.metadata import Metadata, settings_in, to_texts
 
 EXACT_COLOURS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"  # flags of ffmpeg's scaler
@@ -35,8 +36,10 @@ def probe(
     frames: int,
     width: int,
     height: int,
+    codec: str = "h264",
     pix_fmt: str = "yuv420p",
     fps: float | None = None,
+    repeats: int | None = None,
     first: np.ndarray | None = None,
     last: np.ndarray | None = None,
     tolerance: float = 16,
@@ -45,21 +48,25 @@ def probe(
     """Decode the whole file and raise EncodingError, saying what differs, unless it holds what was written.
 
     first, last: (height, width, 3) bytes as they were written. tolerance: 0 compares byte for byte; else how far, of 255, mean
-    colours may lie apart in a smooth picture. fps: as written; without it a WEBP's pictures are counted, not their time.
-    pix_fmt: for MP4 alone. metadata: None says that the file must carry no settings.
+    colours may lie apart in a smooth picture. fps: as written; without it an animation's pictures are counted, not their time.
+    codec, pix_fmt: for MP4 and WEBM alone. repeats: how often an animation begins anew, 0 being for ever. metadata: None says that the file
+    must carry no settings.
     """
     try:
         with path.open("rb") as file:
             kind = kind_of(file)
-        found = _decode_mp4(path, width, height) if kind == "mp4" else _decode_picture(path, frames, fps)
+        is_video = kind in ("mp4", "webm")
+        found = _decode_video(path, kind, width, height, pix_fmt) if is_video else _decode_picture(path, frames, fps)
         settings = settings_in(path)
     except _UNREADABLE as error:
         raise EncodingError(f"The file that was written cannot be read back: {error}") from error
     wanted: dict[str, object] = {"codec": kind, "width": width, "height": height, "frames": frames}
-    if kind == "mp4":
-        wanted |= {"codec": "h264", "pixel format": pix_fmt, "colours": "tv, bt709, progressive", "index": "first"}
+    if is_video:
+        wanted |= {"codec": codec, "pixel format": pix_fmt, "colours": "tv, bt709, progressive", "index": "first"}
+    elif repeats is not None and "repeats" in found.facts:
+        wanted["repeats"] = repeats
     wrong = [f"{what} {found.facts[what]} instead of {value}" for what, value in wanted.items() if found.facts[what] != value]
-    if kind == "mp4" and fps is not None and abs(found.facts["fps"] - fps) > 0.001:
+    if is_video and fps is not None and abs(found.facts["fps"] - fps) > 0.001:
         wrong.append(f"fps {found.facts['fps']} instead of {fps}")
     if not wrong:
         pairs = {"first": (first, found.first), "last": (last, found.last)}
@@ -77,11 +84,12 @@ class _Decoded(NamedTuple):
     last: np.ndarray | None
 
 
-def _decode_mp4(path: Path, width: int, height: int) -> _Decoded:
+def _decode_video(path: Path, kind: str, width: int, height: int, pix_fmt: str) -> _Decoded:
+    fps, index_is_first = {"mp4": (mp4_fps, mp4_index_is_first), "webm": (webm_fps, webm_index_is_first)}[kind]
     with path.open("rb") as file:
-        boxes = [kind for kind, _, _ in mp4_boxes(file, 0, size_of(file))]
-        rate = mp4_fps(file)
-    source = ["-protocol_whitelist", "file,pipe", "-i", f"file:{path.absolute()}", "-map", "0:v:0", "-fps_mode", "passthrough"]
+        facts: dict[str, object] = {"fps": fps(file), "index": "first" if index_is_first(file) else "last"}
+    decoder = ["-c:v", "libvpx-vp9"] if pix_fmt == "yuva420p" else []  # ffmpeg's own leaves the transparency out
+    source = ["-protocol_whitelist", "file,pipe", *decoder, "-i", f"file:{path.absolute()}", "-map", "0:v:0", "-fps_mode", "passthrough"]
     count, first, last = 0, None, None
     with run_ffmpeg(*source, "-sws_flags", EXACT_COLOURS, "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1") as (process, said):
         while picture := process.stdout.read(width * height * 3):
@@ -90,9 +98,8 @@ def _decode_mp4(path: Path, width: int, height: int) -> _Decoded:
     if not stream or not count:
         raise ValueError("ffmpeg finds no film in it")
     codec, pix_fmt, colours, found_width, found_height = (text.decode() for text in stream.groups())
-    facts = {"codec": codec, "pixel format": pix_fmt, "colours": colours, "frames": count, "fps": rate}
+    facts |= {"codec": codec, "pixel format": pix_fmt, "colours": colours, "frames": count}
     facts |= {"width": int(found_width), "height": int(found_height)}
-    facts |= {"index": "first" if boxes.index(b"moov") < boxes.index(b"mdat") else "last"}
     return _Decoded(facts, np.frombuffer(first, np.uint8), np.frombuffer(last, np.uint8))
 
 
@@ -106,9 +113,11 @@ def _decode_picture(path: Path, frames: int, fps: float | None) -> _Decoded:
             if index in (0, count - 1):
                 pixels.append(np.asarray(picture.convert("RGB")))
         facts = {"codec": picture.format.lower(), "width": picture.width, "height": picture.height, "frames": count}
-    if milliseconds and fps is not None:
-        facts["frames"] = milliseconds / int(1000 / fps)  # equal neighbours are stored as one
-    elif count == 1 and facts["codec"] == "webp":
+        facts |= {"repeats": picture.info.get("loop", "never")} if count > 1 else {}
+    if milliseconds and fps is not None:  # equal neighbours are stored as one, so their time is what counts
+        wanted = {"webp": frames * int(1000 / fps), "gif": 10 * round(100 * frames / fps), "png": 1000 * frames / fps}
+        facts["frames"] = round(frames * milliseconds / wanted[facts["codec"]], 2)
+    elif count == 1 and fps is not None:
         facts["frames"] = frames  # a film without motion becomes a still; that the last frame is close to it proves the rest
     return _Decoded(facts, pixels[0], pixels[-1])
 

@@ -23,7 +23,7 @@ class Codec:
 
     format: str
     fps: float
-    crf: float | None = None
+    crf: int | None = None
     pix_fmt: str = ""
     pingpong: bool = False
     loop_count: int = 0
@@ -103,13 +103,13 @@ def _write(pictures: Pictures, name: Any, codec: Codec, kept: Any) -> Path:
 
 def check_codec(codec: Codec) -> None:
     """Before any work: whether the format takes this quality and these pixels. Raises InputError, UnknownNameError."""
-    if codec.format not in VIDEO_FORMATS:
+    allowed = VIDEO_FORMATS.get(codec.format)
+    if allowed is None:
         return
-    allowed = VIDEO_FORMATS[codec.format]
     if codec.pix_fmt and codec.pix_fmt not in allowed.pixel_formats:
         raise UnknownNameError(f"pixel format of {codec.format}", codec.pix_fmt, allowed.pixel_formats)
     if codec.crf is not None and not 0 <= codec.crf <= allowed.max_crf:
-        raise InputError(f"crf is {codec.crf:g}, but {codec.format} takes 0 to {allowed.max_crf}.", f"Use {allowed.crf}.")
+        raise InputError(f"crf is {codec.crf}, but {codec.format} takes 0 to {allowed.max_crf}.", f"Use {allowed.crf}.")
 
 
 def _name(job: JobContext, pictures: Pictures, prefix: str, style: Any, kind: str = "output") -> Any:

@@ -85,9 +85,9 @@ def test_honest_files(tmp_path, name, data):
     ("name", "data", "message"),
     [
         ("empty.png", b"", "is empty"),
-        ("text.png", b"hello, I am a text", "is not a PNG, WEBP, MP4 or JSON file"),
+        ("text.png", b"hello, I am a text", "is not a PNG, WEBP, GIF, MP4, WEBM or JSON file"),
         ("json.png", b'{"prompt": {}}', "is not a PNG"),
-        ("gif.webp", b"GIF89a" + bytes(20), "is not a PNG"),
+        ("gif.webp", b"GIF89a" + bytes(20), "is damaged"),
         ("wave.webp", b"RIFF" + bytes(4) + b"WAVE", "is not a PNG"),
         ("none.png", png(), "carries no settings"),
         ("none.mp4", mp4(b""), "carries no settings"),

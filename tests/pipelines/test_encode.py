@@ -9,6 +9,7 @@ import re
 import struct
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -18,10 +19,14 @@ from PIL import Image
 
 from errors import EncodingError, InputError, StorageError, UnknownNameError
 from pipelines import encode, filenames
-from pipelines.encode import save_mp4, save_png, save_webp, to_uint8
+from pipelines.encode import save_apng, save_gif, save_png, save_video, save_webp, to_uint8
 from pipelines.filenames import next_name
+from pipelines.matroska import webm_texts
 from pipelines.metadata import exif, read_settings, to_texts
+from pipelines.parameters import VIDEO_FORMATS
 
+save_mp4, save_webm, save_h265 = (partial(save_video, format=f"video/{name}") for name in ("h264-mp4", "webm", "h265-mp4"))
+KINDS = ("png", "webp", "gif", "mp4", "webm")
 COMFYUI = Path(__file__).parents[1] / "data" / "comfyui"
 WORKFLOW = {"3": {"class_type": "KSampler", "inputs": {"seed": 7, "cfg": 7.0, "model": ["4", 0]}}}
 NASTY = [
@@ -84,8 +89,8 @@ def save(kind: str, path: Path, metadata: dict[str, object] | None = None, frame
     frames = film(2) if frames is None else frames
     if kind == "png":
         return save_png(frames[0], path, metadata)
-    writer = save_webp if kind == "webp" else save_mp4
-    return writer(frames, path, fps=8, metadata=metadata)
+    writers = {"webp": save_webp, "gif": save_gif, "mp4": save_mp4, "webm": save_webm}
+    return writers[kind](frames, path, fps=8, metadata=metadata)
 
 
 # bytes
@@ -185,7 +190,7 @@ def test_webp_keeps_the_time_of_pictures_that_repeat(tmp_path):
 
 
 def test_one_frame_is_a_film_too(tmp_path):
-    for kind in ("webp", "mp4"):
+    for kind in KINDS:
         path = save(kind, tmp_path / f"a.{kind}", {"prompt": WORKFLOW}, film(1))
         assert read_settings(path) == {"prompt": WORKFLOW}
     assert len(decoded(tmp_path / "a.mp4", 48, 64)) == 1
@@ -276,16 +281,219 @@ def test_a_lower_crf_is_a_larger_file(tmp_path):
     assert len(set(sizes)) == 3
 
 
-@pytest.mark.parametrize("kind", ["png", "webp", "mp4"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_same_input_is_the_same_file(tmp_path, kind):
     one, other = (save(kind, tmp_path / f"{name}.{kind}", {"prompt": WORKFLOW}) for name in "ab")
     assert one.read_bytes() == other.read_bytes()  # so there is no clock in it either
 
 
+# the other films
+
+
+@pytest.mark.parametrize(
+    ("writer", "pix_fmt", "stream"),
+    [
+        (save_h265, None, "Video: hevc (Main 10) (hvc1 / 0x31637668), yuv420p10le(tv, bt709, progressive), 64x48"),
+        (save_h265, "yuv420p", "Video: hevc (Main) (hvc1 / 0x31637668), yuv420p(tv, bt709, progressive), 64x48"),
+        (save_webm, None, "Video: vp9 (Profile 0), yuv420p(tv, bt709, progressive), 64x48"),
+        (save_webm, "yuva420p", "Video: vp9 (Profile 0), yuv420p(tv, bt709, progressive), 64x48"),  # ffmpeg's decoder ignores the alpha
+    ],
+)
+def test_other_formats_have_their_codec_true_tags_and_their_index_first(tmp_path, writer, pix_fmt, stream):
+    frames = film(7)
+    path = writer(frames, tmp_path / ("a.webm" if writer is save_webm else "a.mp4"), fps=8, pix_fmt=pix_fmt, metadata=None)
+    line = re.search(r"Stream #0:0.*", ffmpeg("-i", str(path)).stderr.decode())[0]
+    assert stream in line
+    assert ", 8 fps" in line
+    data = path.read_bytes()
+    index, pictures = (b"\x1c\x53\xbb\x6b\x40", b"\x1f\x43\xb6\x75") if writer is save_webm else (b"moov", b"mdat")
+    assert data.rindex(index[:4]) < data.rindex(pictures)
+    assert difference(decoded(path, 48, 64), to_uint8(frames, rounding=True)) < 5
+
+
+@pytest.mark.parametrize(("writer", "suffix"), [(save_h265, ".mp4"), (save_webm, ".webm")])
+def test_other_formats_follow_bt709_too(tmp_path, writer, suffix):
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0], [200, 30, 90]])
+    frames = np.broadcast_to(colours[:, None, None] / 255, (6, 16, 16, 3))
+    path = writer(frames, tmp_path / f"a{suffix}", fps=8, crf=0, pix_fmt="yuv420p", metadata=None)
+    for (r, g, b), stored in zip(colours / 255, planes(path, "yuv420p", 16, 16), strict=True):
+        luma = 0.2126 * r + 0.7152 * g + 0.0722 * b
+        expected = [16 + 219 * luma, 128 + 224 * (b - luma) / 1.8556, 128 + 224 * (r - luma) / 1.5748]
+        assert [np.abs(plane - value).max() < 2 for plane, value in zip(stored, expected, strict=True)] == [True] * 3
+
+
+def test_a_transparent_webm_is_opaque_all_over(tmp_path):
+    path = save_webm(film(3), tmp_path / "a.webm", fps=8, pix_fmt="yuva420p", metadata=None)
+    assert "alpha_mode      : 1" in ffmpeg("-i", str(path)).stderr.decode()
+    alpha = ffmpeg("-v", "error", "-c:v", "libvpx-vp9", "-i", str(path), "-vf", "alphaextract", "-f", "rawvideo", "-pix_fmt", "gray", "-")
+    assert alpha.stdout == b"\xff" * (3 * 48 * 64)
+
+
+@pytest.mark.parametrize("fps", [7, 7.5, 23.976, 119.88, 240, 0.01])
+@pytest.mark.parametrize(("writer", "suffix"), [(save_h265, ".mp4"), (save_webm, ".webm")])
+def test_other_formats_keep_the_rate(tmp_path, writer, suffix, fps):
+    path = writer(film(4, 16, 16), tmp_path / f"a{suffix}", fps=fps, metadata=None)
+    listing = ffmpeg("-v", "error", "-i", str(path), "-fps_mode", "passthrough", "-enc_time_base", "1/1000000", "-f", "framecrc", "-")
+    times = [int(line.split(",")[2]) / 1e6 for line in listing.stdout.decode().splitlines() if not line.startswith("#")]
+    assert np.abs(np.subtract(times, np.arange(4) / fps)).max() < 0.00051  # Matroska counts in milliseconds
+
+
+@pytest.mark.parametrize(("writer", "suffix"), [(save_h265, ".mp4"), (save_webm, ".webm")])
+def test_other_formats_go_to_and_fro_and_round_too(tmp_path, writer, suffix):
+    options = {"crf": 0, "pix_fmt": "yuv420p", "pingpong": True, "loop_count": 1}
+    path = writer(greys(0, 80, 160), tmp_path / f"a{suffix}", fps=8, metadata=None, **options)
+    assert np.abs(np.subtract(order_of(path), [0, 80, 160, 80] * 2)).max() <= 1
+
+
+def test_an_odd_side_gets_its_edge_twice_in_every_format(tmp_path):
+    for writer, suffix in ((save_h265, ".mp4"), (save_webm, ".webm")):
+        path = writer(film(2, 31, 47), tmp_path / f"a{suffix}", fps=8, crf=0, pix_fmt="yuv420p", metadata=None)
+        luma = planes(path, "yuv420p", 32, 48)[0][0].astype(int)
+        assert np.abs(luma[-1] - luma[-2]).max() <= 2
+        assert np.abs(luma[:, -1] - luma[:, -2]).max() <= 2
+
+
+def test_h265_is_written_twice_the_same(tmp_path):
+    one, other = (save_h265(film(5, 128, 128), tmp_path / f"{name}.mp4", fps=8, metadata={"prompt": WORKFLOW}) for name in "ab")
+    assert one.read_bytes() == other.read_bytes()
+    assert read_settings(one) == {"prompt": WORKFLOW}
+
+
+@pytest.mark.parametrize(("writer", "suffix"), [(save_h265, ".mp4"), (save_webm, ".webm")])
+def test_the_format_has_a_quality_of_its_own(tmp_path, writer, suffix):
+    name = "video/webm" if writer is save_webm else "video/h265-mp4"
+    usual = writer(film(), tmp_path / f"a{suffix}", fps=8, metadata=None)
+    same = writer(film(), tmp_path / f"b{suffix}", fps=8, crf=VIDEO_FORMATS[name].crf, metadata=None)
+    worst = writer(film(), tmp_path / f"c{suffix}", fps=8, crf=VIDEO_FORMATS[name].max_crf, metadata=None)
+    assert usual.read_bytes() == same.read_bytes()
+    assert worst.stat().st_size < usual.stat().st_size
+
+
+@pytest.mark.parametrize(
+    "key", ["title", "encoder", "duration", "language", "performer", "track", "creation_time", "encoding_tool", "date"]
+)
+def test_webm_keeps_names_that_ffmpeg_has_a_use_for(tmp_path, key):
+    metadata = {key: {"a": 1}, key.upper(): 2, "prompt": WORKFLOW}
+    assert read_settings(save_webm(film(1), tmp_path / "a.webm", fps=8, metadata=metadata)) == metadata
+
+
+def test_webm_keeps_every_name(tmp_path):
+    metadata = {
+        "extraMetadata": [1],
+        "x-en": 2,
+        "A": 3,
+        "a": 4,
+        "_others": {"a": 5},
+        "a.b": 6,
+        "-": 7,
+        ".": 8,
+        "comment": 9,
+        "alpha_mode": 10,
+    }
+    assert read_settings(save_webm(film(1), tmp_path / "a.webm", fps=8, metadata=metadata)) == metadata
+
+
+# GIF
+
+
+def gif_frames(path: Path) -> tuple[np.ndarray, list[float]]:
+    return webp_frames(path)  # Pillow has one way for all
+
+
+@pytest.mark.parametrize(
+    ("fps", "milliseconds"),
+    [
+        (7, [140, 150, 140, 140, 140, 150, 140]),  # a second in all
+        (8, [120, 130, 130, 120, 120, 130, 130]),  # 12.5 goes to the even neighbour
+        (10, [100] * 7),
+        (50, [20] * 7),
+        (23.976, [40, 40, 50, 40, 40, 40, 40]),
+        (0.011, [90910, 90910, 90910, 90910, 90910, 90900, 90910]),
+    ],
+)
+def test_gif_frames_last_as_long_as_they_should_together(tmp_path, fps, milliseconds):
+    durations = gif_frames(save_gif(film(7), tmp_path / "a.gif", fps=fps, metadata=None))[1]
+    assert durations == milliseconds
+    assert abs(sum(durations) - 7000 / fps) <= 5
+
+
+def test_gif_is_close_and_repeats_for_ever(tmp_path):
+    frames = film(6, 128, 128)
+    path = save_gif(frames, tmp_path / "a.gif", fps=7, metadata=None)
+    pictures, _ = gif_frames(path)
+    pixels = to_uint8(frames, rounding=True)
+    assert pictures.shape == pixels.shape
+    assert difference(pictures, pixels) < 14
+    cells = [array.reshape(6, 32, 4, 32, 4, 3).mean(axis=(2, 4)) for array in (pictures.astype(float), pixels)]
+    assert np.abs(np.subtract(*cells)).mean() < 4  # what is left from a little farther away, where dots melt into colours
+    with Image.open(path) as image:
+        assert image.info["loop"] == 0
+    assert "128x128" in ffmpeg("-i", str(path)).stderr.decode()
+
+
+def test_gif_keeps_few_colours_exactly(tmp_path):
+    frames = greys(0, 80, 160, 255)
+    pictures, _ = gif_frames(save_gif(frames, tmp_path / "a.gif", fps=10, metadata=None))
+    assert np.array_equal(pictures, to_uint8(frames, rounding=True))
+
+
+def test_gif_goes_to_and_fro_and_says_how_often(tmp_path):
+    path = save_gif(greys(0, 80, 160), tmp_path / "a.gif", fps=7, pingpong=True, loop_count=3, metadata=None)
+    pictures, durations = gif_frames(path)
+    assert [int(picture[0, 0, 0]) for picture in pictures] == [0, 80, 160, 80]
+    assert durations == [140, 150, 140, 140]
+    with Image.open(path) as image:
+        assert image.info["loop"] == 3
+
+
+def test_gif_keeps_the_time_of_pictures_that_repeat(tmp_path):
+    a, b = greys(0, 200)
+    assert gif_frames(save_gif(np.stack([a, a, a, b]), tmp_path / "a.gif", fps=7, metadata=None))[1] == [430, 140]
+    path = save_gif(np.stack([a, a]), tmp_path / "still.gif", fps=7, metadata={"prompt": WORKFLOW})
+    assert len(gif_frames(path)[0]) == 1
+    assert read_settings(path) == {"prompt": WORKFLOW}
+
+
+# animated PNG
+
+
+def test_apng_holds_every_frame_exactly(tmp_path):
+    frames = film(5)
+    metadata = {"prompt": WORKFLOW, "workflow": NASTY}
+    path = save_apng(frames, tmp_path / "a.png", fps=7, metadata=metadata)
+    pictures, durations = webp_frames(path)
+    assert np.array_equal(pictures, to_uint8(frames, rounding=False))
+    assert durations == pytest.approx([1000 / 7] * 5)
+    assert path.read_bytes().count(struct.pack(">HH", 1, 7)) >= 5  # as fractions
+    with Image.open(path) as image:
+        assert (image.info["loop"], image.is_animated) == (0, True)
+        assert {key: json.loads(text) for key, text in image.text.items()} == metadata
+    assert read_settings(path) == metadata
+    assert "Video: apng, rgb24" in ffmpeg("-i", str(path)).stderr.decode()
+
+
+def test_apng_levels_differ_in_size_alone(tmp_path):
+    sizes = []
+    for level in (0, 4, 9):
+        path = save_apng(film(3), tmp_path / f"{level}.png", fps=8, compress_level=level, metadata=None)
+        sizes.append(path.stat().st_size)
+        assert np.array_equal(webp_frames(path)[0], to_uint8(film(3), rounding=False))
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("fps", [0.01, 23.976, 24000 / 1001, 240])
+def test_apng_keeps_the_rate_and_pictures_that_repeat(tmp_path, fps):
+    a, b = film(2)
+    path = save_apng(np.stack([a, a, b, b, b]), tmp_path / "a.png", fps=fps, metadata=None)
+    assert webp_frames(path)[1] == pytest.approx([2000 / fps, 3000 / fps], rel=1e-4)
+    still = save_apng(np.stack([a, a]), tmp_path / "still.png", fps=fps, metadata={"prompt": WORKFLOW})
+    assert read_settings(still) == {"prompt": WORKFLOW}
+
+
 # settings
 
 
-@pytest.mark.parametrize("kind", ["png", "webp", "mp4"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_settings_survive_whatever_they_hold(tmp_path, kind):
     metadata = {
         "prompt": {text: {"inputs": {"text": text}} for text in NASTY},
@@ -299,7 +507,7 @@ def test_settings_survive_whatever_they_hold(tmp_path, kind):
     assert read_settings(path) == metadata
 
 
-@pytest.mark.parametrize("kind", ["png", "webp", "mp4"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_long_settings_survive(tmp_path, kind):
     metadata = {"prompt": "=;#\\\"'\n" * 14_000, "workflow": "一只🐈" * 30_000}
     assert read_settings(save(kind, tmp_path / f"a.{kind}", metadata)) == metadata
@@ -314,13 +522,18 @@ def test_other_programs_read_the_settings(tmp_path):
     assert sorted(tags) == [0x010E, 0x010F, 0x0110]
     texts = dict(text.split(":", 1) for text in tags.values())
     assert {key: json.loads(text) for key, text in texts.items()} == metadata
-    written = ffmpeg("-v", "error", "-i", str(save("mp4", tmp_path / "a.mp4", metadata)), "-f", "ffmetadata", "-").stdout.decode()
-    lines = dict(line.split("=", 1) for line in written.splitlines()[1:])
-    assert {key: json.loads(re.sub(r"\\(.)", r"\1", lines[key])) for key in metadata} == metadata
+    with Image.open(save("gif", tmp_path / "a.gif", metadata)) as image:
+        texts = dict(line.split(":", 1) for line in image.info["comment"].decode().split("\n"))
+    assert {key: json.loads(text) for key, text in texts.items()} == metadata
+    for kind in ("mp4", "webm"):
+        written = ffmpeg("-v", "error", "-i", str(save(kind, tmp_path / f"a.{kind}", metadata)), "-f", "ffmetadata", "-").stdout.decode()
+        lines = dict(line.split("=", 1) for line in written.splitlines()[1:] if "=" in line)
+        names = {key: key.upper() if kind == "webm" else key for key in metadata}
+        assert {key: json.loads(re.sub(r"\\(.)", r"\1", lines[name])) for key, name in names.items()} == metadata
 
 
 def test_without_metadata_there_are_no_settings_in_the_file(tmp_path):
-    png, webp, mp4 = (save(kind, tmp_path / f"a.{kind}", None).read_bytes() for kind in ("png", "webp", "mp4"))
+    png, webp, gif, mp4, webm = (save(kind, tmp_path / f"a.{kind}", None).read_bytes() for kind in KINDS)
     place, chunks = 8, []
     while place < len(png):
         (length,) = struct.unpack_from(">I", png, place)
@@ -330,10 +543,13 @@ def test_without_metadata_there_are_no_settings_in_the_file(tmp_path):
     assert not any(kind in webp for kind in (b"EXIF", b"XMP "))
     assert mp4.count(b"mdta") == 2  # the handler, and one key:
     assert b"mdtaencoder" in mp4
+    assert b"!\xfe" not in gif
+    assert [name for name, _ in webm_texts(io.BytesIO(webm))] == ["encoder", "duration"]  # the track's
+    assert not re.search(rb"Lav[cf]\d", webm)
 
 
 def test_the_privacy_switch_is_an_empty_dict_too(tmp_path):
-    for kind in ("png", "webp", "mp4"):
+    for kind in KINDS:
         assert save(kind, tmp_path / f"a.{kind}", None).read_bytes() == save(kind, tmp_path / f"b.{kind}", {}).read_bytes()
 
 
@@ -341,7 +557,7 @@ def test_the_privacy_switch_is_an_empty_dict_too(tmp_path):
 
 
 @pytest.mark.parametrize("fps", [0, -1, 240.1, float("nan"), float("inf"), 0.001, "8", None])
-@pytest.mark.parametrize("writer", [save_webp, save_mp4])
+@pytest.mark.parametrize("writer", [save_webp, save_mp4, save_webm, save_h265, save_apng])
 def test_a_bad_rate_is_refused(tmp_path, writer, fps):
     with pytest.raises(InputError, match=r"fps is .*; it must be a number from 0\.01 to 240"):
         writer(film(2), tmp_path / "a.bin", fps=fps, metadata=None)
@@ -350,8 +566,8 @@ def test_a_bad_rate_is_refused(tmp_path, writer, fps):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"crf": -1}, "crf is -1; it must be a number from 0 to 51. .* Use 0"),
-        ({"crf": 60}, "crf is 60; .* quietly use that. Use 51"),
+        ({"crf": -1}, "crf is -1; it must be a whole number from 0 to 51. .* Use 0"),
+        ({"crf": 60}, "crf is 60; .*h264-mp4 knows nothing above 51. Use 51"),
         ({"crf": float("nan")}, "crf is nan"),
         ({"loop_count": -1}, "loop_count is -1; it must be a whole number"),
         ({"loop_count": 1.5}, "loop_count is 1.5"),
@@ -363,6 +579,39 @@ def test_bad_numbers_for_mp4_are_refused(tmp_path, options, message):
         save_mp4(film(2), tmp_path / "a.mp4", fps=8, metadata=None, **options)
 
 
+@pytest.mark.parametrize(
+    ("writer", "options", "message"),
+    [
+        (save_webm, {"crf": 100}, "crf is 100; it must be a whole number from 0 to 63. .*webm knows nothing above 63. Use 63"),
+        (save_webm, {"crf": 20.5}, "crf is 20.5; it must be a whole number"),
+        (save_h265, {"crf": 52}, "crf is 52; .* knows nothing above 51. Use 51"),
+        (save_h265, {"loop_count": -1}, "loop_count is -1"),
+        (save_gif, {"fps": 60}, "fps is 60; it must be a number from 0.01 to 50. Browsers slow down .* Use 50"),
+        (save_gif, {"fps": 0}, "fps is 0"),
+        (save_gif, {"loop_count": 101}, "loop_count is 101"),
+        (save_gif, {"fps": 0.01, "loop_count": 0}, None),
+        (save_gif, {"fps": 0.01, "pingpong": True}, "would last 1000 seconds; 655 are the most"),
+        (save_apng, {"compress_level": 10}, "compress_level is 10; .* from 0 to 9. Use 9"),
+        (save_apng, {"compress_level": 1.5}, "compress_level is 1.5; it must be a whole number"),
+    ],
+)
+def test_bad_numbers_for_the_others_are_refused(tmp_path, writer, options, message):
+    if message is None:
+        assert writer(film(6), tmp_path / "a.gif", **{"metadata": None} | options).exists()
+        return
+    with pytest.raises(InputError, match=message):
+        writer(film(6), tmp_path / "a.bin", **{"fps": 8, "metadata": None} | options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sides_that_a_format_cannot_have_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"video/h265-mp4 cannot be 14x64 pixels\. A side must have 16"):
+        save_h265(film(1, 64, 14), tmp_path / "a.mp4", fps=8, metadata=None)
+    with pytest.raises(InputError, match="A GIF cannot be 65536x1 pixels"):
+        save_gif(np.zeros((1, 1, 65536, 3), np.float32), tmp_path / "a.gif", fps=8, metadata=None)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("quality", [-1, 101, float("nan"), "high"])
 def test_a_bad_quality_is_refused(tmp_path, quality):
     with pytest.raises(InputError, match=r"quality is .* from 0 to 100"):
@@ -372,6 +621,10 @@ def test_a_bad_quality_is_refused(tmp_path, quality):
 def test_unknown_names_are_answered_with_the_known_ones(tmp_path):
     with pytest.raises(UnknownNameError, match=r"pixel format 'yuv444p'.*yuv420p, yuv420p10le"):
         save_mp4(film(2), tmp_path / "a.mp4", fps=8, pix_fmt="yuv444p", metadata=None)
+    with pytest.raises(UnknownNameError, match=r"pixel format 'yuv420p10le'.*yuv420p, yuva420p"):
+        save_webm(film(2), tmp_path / "a.webm", fps=8, pix_fmt="yuv420p10le", metadata=None)
+    with pytest.raises(UnknownNameError, match=r"video format 'video/h264'.*Choose one of: video/h264-mp4, video/h265-mp4, video/webm"):
+        save_video(film(2), tmp_path / "a.mp4", format="video/h264", fps=8, metadata=None)
     with pytest.raises(UnknownNameError, match=r"WEBP method 'slow'.*slowest.*default, fastest, slowest"):
         save_webp(film(2), tmp_path / "a.webp", fps=8, method="slow", metadata=None)
 
@@ -392,7 +645,7 @@ def test_unknown_names_are_answered_with_the_known_ones(tmp_path):
         (np.pad(np.full((1, 8, 8, 3), np.inf), ((1, 0), (0, 0), (0, 0), (0, 0))), "infinite"),
     ],
 )
-@pytest.mark.parametrize("writer", [save_webp, save_mp4])
+@pytest.mark.parametrize("writer", [save_webp, save_mp4, save_webm, save_h265, save_apng])
 def test_frames_that_are_no_film_are_refused(tmp_path, writer, frames, message):
     with pytest.raises(InputError, match=message):
         writer(frames, tmp_path / "a.bin", fps=8, metadata=None)
@@ -409,7 +662,7 @@ def test_webp_refuses_a_side_that_it_cannot_store(tmp_path):
         save_webp(np.zeros((1, 1, 16384, 3), np.float32), tmp_path / "a.webp", fps=8, metadata=None)
 
 
-@pytest.mark.parametrize("kind", ["png", "webp", "mp4"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_settings_that_are_no_json_are_refused_before_any_work(tmp_path, kind):
     for metadata in ({"prompt": object()}, {"prompt": float("nan")}, {"a:b": 1}, {"a b": 1}, {"": 1}, {7: 1}):
         with pytest.raises(InputError):
@@ -420,7 +673,7 @@ def test_settings_that_are_no_json_are_refused_before_any_work(tmp_path, kind):
 # publication
 
 
-@pytest.mark.parametrize("kind", ["png", "webp", "mp4"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_file_that_exists_is_not_touched(tmp_path, kind):
     path = tmp_path / f"a.{kind}"
     path.write_text("mine")
@@ -438,7 +691,7 @@ def test_odd_file_names_are_only_names(tmp_path, monkeypatch, name):
     assert [entry.name for entry in tmp_path.iterdir()] == [f"{name}.mp4"]
 
 
-@pytest.mark.parametrize("kind", ["png", "webp", "mp4"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, kind):
     def part_on_a_full_disk(folder: Path) -> Path:
         part = folder / ".x.part"
@@ -451,7 +704,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, kind):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["png", "webp", "mp4"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("number", "message"), [(errno.ENOSPC, "is full"), (errno.EROFS, "read-only"), (errno.EIO, "Cannot write")])
 def test_a_disk_that_fails_at_the_end_leaves_nothing_behind(tmp_path, monkeypatch, kind, number, message):
     def fail(handle: int) -> None:
@@ -464,12 +717,12 @@ def test_a_disk_that_fails_at_the_end_leaves_nothing_behind(tmp_path, monkeypatc
 
 
 def test_a_folder_that_is_missing_is_a_storage_error(tmp_path):
-    for kind in ("png", "webp", "mp4"):
+    for kind in KINDS:
         with pytest.raises(StorageError, match=r"Cannot write in .*missing"):
             save(kind, tmp_path / "missing" / f"a.{kind}")
 
 
-@pytest.mark.parametrize(("kind", "style"), [("png", "image"), ("webp", "image"), ("mp4", "video")])
+@pytest.mark.parametrize(("kind", "style"), [("png", "image"), ("webp", "image"), ("gif", "video"), ("mp4", "video"), ("webm", "video")])
 def test_eight_threads_with_one_prefix_get_eight_files(tmp_path, kind, style):
     def one(index: int) -> Path:
         name = next_name(tmp_path, "film", style=style)
@@ -536,7 +789,8 @@ def test_a_file_that_lost_its_settings_is_never_published(tmp_path, monkeypatch)
     monkeypatch.setattr(encode, "ffmetadata", lambda texts: ";FFMETADATA1\n")
     monkeypatch.setattr(encode, "exif", lambda texts: exif(to_texts({"prompt": 1})))
     monkeypatch.setattr(encode, "png_info", lambda texts: None)
-    for kind in ("png", "webp", "mp4"):
+    monkeypatch.setattr(encode, "comment", lambda texts: b"")
+    for kind in KINDS:
         with pytest.raises(EncodingError, match="the settings inside are others"):
             save(kind, tmp_path / f"a.{kind}", {"prompt": WORKFLOW})
     assert list(tmp_path.iterdir()) == []

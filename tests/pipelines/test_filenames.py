@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -181,6 +182,51 @@ def test_what_is_written_is_on_the_disk_before_it_has_a_name(tmp_path, monkeypat
     (first, part), *others = events
     assert (first, part.parent, part.suffix, part.name[0]) == ("sync", path.parent, ".part", ".")
     assert others == [("link", path), ("sync", path.parent)]
+
+
+def test_a_name_tells_of_each_try_to_take_it(tmp_path, monkeypatch):
+    events, fsync = [], os.fsync
+    monkeypatch.setattr(filenames.os, "fsync", lambda handle: (fsync(handle), events.append("synced")))
+
+    def told(part: Path, path: Path) -> None:
+        events.append((part.parent, part.name[0], part.suffix, part.read_text(), path.name, path.exists()))
+        if path.name == "cat_00001_.png":
+            path.write_text("somebody was faster")
+
+    name = replace(next_name(tmp_path, "cat", style="image"), told=told)
+    assert published(name) == tmp_path / "cat_00002_.png"
+    hidden = (tmp_path, ".", ".part", "new")
+    assert events == ["synced", (*hidden, "cat_00001_.png", False), (*hidden, "cat_00002_.png", False), "synced"]
+    assert (tmp_path / "cat_00001_.png").read_text() == "somebody was faster"
+
+
+def test_a_name_that_nobody_hears_of_is_the_same_name(tmp_path):
+    name = next_name(tmp_path, "cat", style="image")
+    assert replace(name, told=print) == name
+    assert hash(replace(name, told=print)) == hash(name)
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"), [(OSError(errno.ENOSPC, "full"), StorageError), (InputError("no"), InputError), (KeyboardInterrupt(), None)]
+)
+def test_a_listener_that_fails_leaves_nothing(tmp_path, raised, expected):
+    def told(part: Path, path: Path) -> None:
+        raise raised
+
+    with pytest.raises(expected or type(raised)):
+        published(replace(next_name(tmp_path, "cat", style="image"), told=told))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_listener_is_told_where_there_are_no_hard_links_too(tmp_path, monkeypatch):
+    def no_links(part: Path, path: Path) -> None:
+        raise OSError(errno.EPERM, "no links")
+
+    monkeypatch.setattr(filenames.os, "link", no_links)
+    heard = []
+    name = replace(next_name(tmp_path, "cat", style="video"), told=lambda part, path: heard.append((part.exists(), path.name)))
+    assert published(name, ".mp4").name == "cat_00001.mp4"
+    assert heard == [(True, "cat_00001.mp4")]
 
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 from PIL import Image
 
 from errors import EncodingError
-from pipelines import encode
-from pipelines.encode import save_mp4, save_png, save_webp, to_uint8
+from pipelines import codecs
+from pipelines.encode import save_png, save_video, save_webp, to_uint8
 from pipelines.probe import probe
 
+save_mp4 = partial(save_video, format="video/h264-mp4")
 FRAMES = np.stack([np.full((32, 48, 3), colour, np.float32) for colour in ((0.9, 0.1, 0.2), (0.2, 0.8, 0.1), (0.1, 0.3, 0.9))])
 FACTS = {"frames": 3, "width": 48, "height": 32}
 
@@ -77,14 +79,14 @@ def test_a_mirrored_frame_is_another_picture(tmp_path):
     ],
 )
 def test_a_film_that_is_not_what_was_asked_for_is_never_published(tmp_path, monkeypatch, replaced, by, message):
-    arguments = encode._mp4_arguments
+    arguments = codecs.arguments
 
     def cheat(*values: object) -> list[str]:
         honest = arguments(*values)
         assert any(replaced in argument for argument in honest)
         return [argument.replace(replaced, by) for argument in honest]
 
-    monkeypatch.setattr(encode, "_mp4_arguments", cheat)
+    monkeypatch.setattr(codecs, "arguments", cheat)
     with pytest.raises(EncodingError, match=message):
         save_mp4(FRAMES, tmp_path / "a.mp4", fps=8, metadata=None)
     assert list(tmp_path.iterdir()) == []

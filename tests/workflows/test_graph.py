@@ -91,7 +91,7 @@ def test_the_vendors_workflow_is_sound_and_its_values_are_converted(seed: dict, 
     assert workflow.nodes["3"].inputs["cfg"] == 7.0
     assert isinstance(workflow.graph["3"]["inputs"]["cfg"], float)
     assert workflow.nodes["13"].inputs["model"] == Link("17", 0)
-    assert workflow.nodes["19"].inputs["crf"] == 20.0
+    assert workflow.nodes["19"].inputs["crf"] == 20
     assert parse(seed, folders).graph == workflow.graph
 
 

@@ -64,7 +64,7 @@ def combine(
     save_output: Annotated[bool, Switch("keep it in the output folder")] = True,
     *,
     pix_fmt: Annotated[str, Extra(Text("pixel format", 20))] = "",
-    crf: Annotated[float | None, Extra(Number(0, 100, "quality: 0 is best"))] = None,
+    crf: Annotated[int | None, Extra(Number(0, 100, "quality: 0 is best"))] = None,
     save_metadata: Annotated[bool, Extra(Switch("keep prompt and settings inside the file"))] = True,
     lossless: Annotated[bool, Extra(Switch("of image/webp: without loss"))] = True,
 ) -> Filenames:
