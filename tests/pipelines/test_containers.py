@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from errors import UnreadableFileError
+from pipelines import containers
 from pipelines.metadata import read_settings
 
 COMFYUI = Path(__file__).parents[1] / "data" / "comfyui"
@@ -204,6 +205,13 @@ def test_things_that_are_no_files(tmp_path):
     ]:
         with pytest.raises(UnreadableFileError, match=message):
             read_settings(path)
+
+
+def test_a_gif_of_countless_blocks_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(containers, "_BLOCKS", 8)
+    assert read(tmp_path, "a.gif", gif(comment(b"prompt:1"), PICTURE, PICTURE)) == {"prompt": 1}
+    with pytest.raises(UnreadableFileError, match="is damaged"):
+        read(tmp_path, "a.gif", gif(comment(b"prompt:1"), PICTURE, PICTURE, PICTURE, PICTURE))
 
 
 @pytest.mark.parametrize("name", NAMES)
