@@ -13,6 +13,7 @@ _ENCODERS = {  # by what comes out
     "hevc": ("libx265", "-preset", "medium", "-tag:v", "hvc1", "-x265-params", "log-level=error"),  # Apple plays hvc1 alone
     "vp9": ("libvpx-vp9", "-b:v", "0", "-deadline", "good", "-cpu-used", "2", "-row-mt", "1"),  # without 0, crf is but a limit
 }
+_X265_WIDTH = 64  # pixels; at 48 its cutree writes past its memory and crashes, from 64 on it has been seen to behave
 _CONTAINERS = {
     ".mp4": ("-movflags", "+faststart+use_metadata_tags", "-f", "mp4"),
     ".webm": ("-cues_to_front", "1", "-fflags", "+bitexact", "-f", "webm"),  # else the tracks' identities are drawn at random
@@ -30,5 +31,7 @@ def arguments(video: VideoFormat, width: int, height: int, fps: float, crf: int,
     picture = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "pipe:0"]  # -framerate is rounded
     settings = ["-f", "ffmetadata", "-i", f"file:{notes.absolute()}", "-map", "0:v", "-map_metadata", "1"]
     codec = ["-vf", ",".join(filters), "-c:v", *_ENCODERS[video.codec], "-crf", str(crf)]
+    if video.codec == "hevc" and width < _X265_WIDTH:
+        codec += ["-x265-params", "log-level=error:cutree=0"]
     time = ["-fps_mode", "passthrough", "-enc_time_base", f"{rate.denominator}/{rate.numerator}"]  # unasked, 119.88 becomes 120
     return ["-v", "error", *picture, *settings, *codec, *time, *_CONTAINERS[video.suffix], "-y", f"file:{part.absolute()}"]

@@ -21,7 +21,7 @@ DAMAGED = "is damaged"
 PROMPT_TAG = 0x0110  # the highest EXIF tag that carries settings
 CUT_OFF = "is cut off before its end"
 PIECES = 100_000  # the most chunks or boxes that are walked
-_BLOCKS = 4_000_000  # of a GIF, up to 255 bytes each
+_BLOCKS = 4_000_000  # the most blocks of a whole GIF, up to 255 bytes each
 
 
 def kind_of(file: BinaryIO) -> str:
@@ -83,19 +83,20 @@ def webp_texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
 def gif_texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
     """The lines "key:text" of all comments."""
     _skip_colours(file, take(file, 13)[10])
+    budget = iter(range(_BLOCKS))
     for _ in range(PIECES):
         kind = take(file, 1)
         if kind == b";":
             return
         if kind == b"!" and take(file, 1) == b"\xfe":
-            lines = _sub_blocks(file).decode("utf-8", "replace").split("\n")
+            lines = _sub_blocks(file, budget).decode("utf-8", "replace").split("\n")
             yield from ((key, text) for key, colon, text in (line.partition(":") for line in lines) if colon)
         elif kind == b"!":
-            _sub_blocks(file, are_kept=False)
+            _sub_blocks(file, budget, are_kept=False)
         elif kind == b",":
             _skip_colours(file, take(file, 9)[8])
             take(file, 1)  # the size of its first codes
-            _sub_blocks(file, are_kept=False)
+            _sub_blocks(file, budget, are_kept=False)
         else:
             break
     raise ValueError(DAMAGED)
@@ -170,9 +171,9 @@ def _skip_colours(file: BinaryIO, flags: int) -> None:
         take(file, 3 << ((flags & 7) + 1))
 
 
-def _sub_blocks(file: BinaryIO, are_kept: bool = True) -> bytes:
+def _sub_blocks(file: BinaryIO, budget: Iterator[int], are_kept: bool = True) -> bytes:
     data = bytearray()
-    for _ in range(_BLOCKS):
+    for _ in budget:
         block = take(file, take(file, 1)[0])
         if not block:
             return bytes(data)

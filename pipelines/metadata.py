@@ -45,16 +45,8 @@ Metadata = Mapping[str, object]
 
 _KEYS = 64  # EXIF has 272 tags to count down
 _OTHERS = "_others"
-_FFMPEGS_OWN = {
-    "title",
-    "encoder",
-    "encoding_tool",
-    "creation_time",
-    "duration",
-    "performer",
-    "track",
-    "language",
-}  # it writes or renames them
+# names that ffmpeg writes or renames
+_FFMPEGS_OWN = frozenset(["title", "encoder", "encoding_tool", "creation_time", "duration", "performer", "track", "language"])
 _KINDS = "PNG, WEBP, GIF, MP4, WEBM or JSON file"
 _READERS = {"png": png_texts, "webp": webp_texts, "gif": gif_texts, "mp4": mp4_texts, "webm": webm_texts}
 

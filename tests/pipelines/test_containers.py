@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import random
 import struct
@@ -10,12 +12,14 @@ import zlib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from errors import UnreadableFileError
+from pipelines import containers
 from pipelines.metadata import read_settings
 
 COMFYUI = Path(__file__).parents[1] / "data" / "comfyui"
-NAMES = ["image.png", "video.webp", "video.mp4"]
+NAMES = ["image.png", "video.webp", "video.mp4", "video.gif"]
 MEBIBYTE = 2**20
 
 
@@ -54,11 +58,37 @@ def tiff(count: int, *entries: bytes, data: bytes = b"", order: str = ">") -> by
     return head + struct.pack(order + "IH", 8, count) + b"".join(entries) + bytes(4) + data
 
 
+def gif(*blocks: bytes, end: bytes = b";") -> bytes:
+    return b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6) + b"".join(blocks) + end
+
+
+def comment(text: bytes) -> bytes:
+    return b"!\xfe" + sub_blocks(text)
+
+
+def sub_blocks(data: bytes) -> bytes:
+    return b"".join(bytes([len(data[n : n + 255])]) + data[n : n + 255] for n in range(0, len(data), 255)) + b"\0"
+
+
+PICTURE = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0x80) + bytes(6) + b"\x02" + sub_blocks(b"\x44\x01")
+
+
 def read(folder: Path, name: str, data: bytes) -> dict[str, object]:
     path = folder / name
     path.unlink(missing_ok=True)  # some file systems wait for the disk when a file is emptied and written again
     path.write_bytes(data)
     return read_settings(path)
+
+
+def recorded(name: str) -> bytes:
+    """A film as ComfyUI or VideoHelperSuite wrote it; the GIF, into which they put no settings, is ours."""
+    if name != "video.gif":
+        return (COMFYUI / name).read_bytes()
+    with Image.open(COMFYUI / "video.webp") as image:
+        data = io.BytesIO()
+        text = b"prompt:" + json.dumps(read_settings(COMFYUI / "video.webp")["prompt"]).encode()
+        image.resize((16, 16)).save(data, "GIF", comment=text)
+    return data.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -72,6 +102,13 @@ def read(folder: Path, name: str, data: bytes) -> dict[str, object]:
         ("quicktime.mov", mp4(box(b"udta", mdta(KEYS, VALUES, version=b"") + bytes(4)))),
         ("wide.mp4", mp4(mdta(KEYS, VALUES)) + struct.pack(">I4sQ", 1, b"mdat", 20) + bytes(4)),
         ("to the end.mp4", mp4(mdta(KEYS, VALUES)) + struct.pack(">I4s", 0, b"mdat") + bytes(99)),
+        ("a.gif", gif(comment(b'prompt:{"a": 1}'), PICTURE)),
+        ("87.gif", gif(comment(b'prompt:{"a": 1}'), PICTURE).replace(b"GIF89a", b"GIF87a")),
+        (
+            "at the end.gif",
+            gif(b"!\xff" + sub_blocks(b"NETSCAPE2.0") + b"!\xf9" + sub_blocks(bytes(4)), PICTURE, comment(b'prompt:{"a": 1}')),
+        ),
+        ("lines.gif", gif(comment(b'made with love\nprompt:{"a": 1}\nby: me'), PICTURE, comment(b"later"))),
         ("a.webp", webp(tiff(1, struct.pack(">HHII", 0x110, 2, 16, 26), data=b'prompt:{"a": 1}\0'))),
         ("little.webp", webp(tiff(1, struct.pack("<HHII", 0x110, 2, 16, 26), data=b'prompt:{"a": 1}\0', order="<"))),
         ("prefix.webp", webp(b"Exif\0\0" + tiff(1, struct.pack(">HHII", 0x110, 2, 16, 26), data=b'prompt:{"a": 1}\0'))),
@@ -89,6 +126,15 @@ def test_honest_files(tmp_path, name, data):
         ("json.png", b'{"prompt": {}}', "is not a PNG"),
         ("gif.webp", b"GIF89a" + bytes(20), "is damaged"),
         ("wave.webp", b"RIFF" + bytes(4) + b"WAVE", "is not a PNG"),
+        ("none.gif", gif(PICTURE), "carries no settings"),
+        ("no end.gif", gif(comment(b"prompt:1"), PICTURE, end=b""), "is cut off"),
+        ("no colours.gif", gif()[:15], "is cut off"),
+        ("no blocks.gif", gif(b"!\xfe", end=b""), "is cut off"),
+        ("odd.gif", gif(b"?"), "is damaged"),
+        ("huge.gif", gif(comment(b"prompt:" + bytes(17 * MEBIBYTE))), "more text than"),
+        ("many.gif", gif(comment(b"p:" + b"9" * MEBIBYTE) * 17), "more text than"),
+        ("endless.gif", gif(b"!\xfe\0" * 100_001), "is damaged"),
+        ("deep.gif", gif(comment(b"prompt:" + b"[" * 100_000)), "is damaged"),
         ("none.png", png(), "carries no settings"),
         ("none.mp4", mp4(b""), "carries no settings"),
         ("none.webp", webp(tiff(0)), "carries no settings"),
@@ -161,9 +207,16 @@ def test_things_that_are_no_files(tmp_path):
             read_settings(path)
 
 
+def test_a_gif_of_countless_blocks_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(containers, "_BLOCKS", 8)
+    assert read(tmp_path, "a.gif", gif(comment(b"prompt:1"), PICTURE, PICTURE)) == {"prompt": 1}
+    with pytest.raises(UnreadableFileError, match="is damaged"):
+        read(tmp_path, "a.gif", gif(comment(b"prompt:1"), PICTURE, PICTURE, PICTURE, PICTURE))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_that_is_cut_off_anywhere_is_unreadable(tmp_path, name):
-    data = (COMFYUI / name).read_bytes()
+    data = recorded(name)
     for length in [*range(200), *range(200, len(data), 61), *range(len(data) - 50, len(data))]:
         with pytest.raises(UnreadableFileError):
             read(tmp_path, name, data[:length])
@@ -171,11 +224,12 @@ def test_a_file_that_is_cut_off_anywhere_is_unreadable(tmp_path, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_with_bytes_flipped_never_surprises(tmp_path, name):
-    original = (COMFYUI / name).read_bytes()
+    original = recorded(name)
     where = {
         "image.png": range(200),
         "video.webp": range(len(original) - 2800, len(original)),
         "video.mp4": range(3793, len(original)),
+        "video.gif": range(len(original)),
     }
     dice = random.Random(0)
     read_anyway = 0

@@ -359,6 +359,12 @@ def test_h265_is_written_twice_the_same(tmp_path):
     assert read_settings(one) == {"prompt": WORKFLOW}
 
 
+@pytest.mark.parametrize("pix_fmt", VIDEO_FORMATS["video/h265-mp4"].pixel_formats)
+@pytest.mark.parametrize("height", [16, 24, 32, 64])
+def test_h265_of_the_width_at_which_its_encoder_would_crash(tmp_path, height, pix_fmt):
+    assert save_h265(film(3, height, 48), tmp_path / "a.mp4", fps=8, pix_fmt=pix_fmt, metadata=None).exists()
+
+
 @pytest.mark.parametrize(("writer", "suffix"), [(save_h265, ".mp4"), (save_webm, ".webm")])
 def test_the_format_has_a_quality_of_its_own(tmp_path, writer, suffix):
     name = "video/webm" if writer is save_webm else "video/h265-mp4"

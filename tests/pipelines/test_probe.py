@@ -11,7 +11,7 @@ from PIL import Image
 
 from errors import EncodingError
 from pipelines import codecs
-from pipelines.encode import save_png, save_video, save_webp, to_uint8
+from pipelines.encode import save_apng, save_gif, save_png, save_video, save_webp, to_uint8
 from pipelines.probe import probe
 
 save_mp4 = partial(save_video, format="video/h264-mp4")
@@ -92,6 +92,74 @@ def test_a_film_that_is_not_what_was_asked_for_is_never_published(tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "replaced", "by", "message"),
+    [
+        ("h265-mp4", "hvc1", "avc1", "ffmpeg failed: .*Tag avc1 incompatible"),
+        ("h265-mp4", "format=yuv420p10le,", "format=yuv420p,", "pixel format yuv420p instead of yuv420p10le"),
+        ("h265-mp4", "+faststart+", "+", "index last instead of first"),
+        ("webm", "libvpx-vp9", "libvpx", "codec vp8 instead of vp9"),
+        ("webm", "format=yuv420p,", "format=yuv422p,", "pixel format yuv422p instead of yuv420p"),
+        ("webm", "color_trc=bt709", "color_trc=unknown", "colours tv, bt709/bt709/unknown, progressive instead of"),
+        ("webm", "scale=", "negate,scale=", "the first frame shows something else"),
+        ("webm", "scale=", "trim=end_frame=2,scale=", "frames 2 instead of 3"),
+        ("webm", "1/8", "1/9", r"fps .* instead of 8"),
+        ("webm", "scale=", "setpts=N*N/8/TB,scale=", r"fps 0\.0 instead of 8"),
+    ],
+)
+def test_a_film_of_another_format_is_looked_at_as_closely(tmp_path, monkeypatch, name, replaced, by, message):
+    arguments = codecs.arguments
+
+    def cheat(*values: object) -> list[str]:
+        honest = arguments(*values)
+        assert any(replaced in argument for argument in honest)
+        return [argument.replace(replaced, by) for argument in honest]
+
+    monkeypatch.setattr(codecs, "arguments", cheat)
+    with pytest.raises(EncodingError, match=f"(?s){message}"):
+        save_video(FRAMES, tmp_path / f"a.{name[-4:].strip('-')}", format=f"video/{name}", fps=8, metadata=None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_index_at_the_end_of_a_webm_is_noticed(tmp_path, monkeypatch):
+    arguments = codecs.arguments
+    monkeypatch.setattr(
+        codecs, "arguments", lambda *values: [value.replace("cues_to_front", "allow_raw_vfw") for value in arguments(*values)]
+    )
+    with pytest.raises(EncodingError, match="index last instead of first"):
+        save_video(FRAMES, tmp_path / "a.webm", format="video/webm", fps=8, metadata=None)
+
+
+def test_a_film_without_transparency_does_not_pass_for_one(tmp_path):
+    path = save_video(FRAMES, tmp_path / "a.webm", format="video/webm", fps=8, metadata=None)
+    probe(path, codec="vp9", fps=8, **FACTS)
+    with pytest.raises(EncodingError, match="pixel format yuv420p instead of yuva420p"):
+        probe(path, codec="vp9", pix_fmt="yuva420p", **FACTS)
+
+
+def test_a_gif_and_an_animated_png_are_compared_too(tmp_path):
+    red, green, blue = to_uint8(FRAMES, rounding=True)
+    gif = save_gif(FRAMES, tmp_path / "a.gif", fps=7, loop_count=2, metadata=None)
+    facts = FACTS | {"fps": 7, "repeats": 2}
+    probe(gif, first=red, last=blue, **facts)
+    for wanted, message in [
+        ({"last": green}, "the last frame shows something else"),
+        ({"frames": 4}, r"frames 3\.02 instead of 4"),
+        ({"fps": 8}, "frames .* instead of 3"),
+        ({"repeats": 0}, "repeats 2 instead of 0"),
+        ({"metadata": {"prompt": 1}}, "the settings inside are others"),
+    ]:
+        with pytest.raises(EncodingError, match=message):
+            probe(gif, **facts | wanted)
+    png = save_apng(FRAMES, tmp_path / "a.png", fps=7, metadata=None)
+    pixels = to_uint8(FRAMES, rounding=False)
+    probe(png, first=pixels[0], last=pixels[2], tolerance=0, fps=7, repeats=0, **FACTS)
+    with pytest.raises(EncodingError, match="the last frame shows something else"):
+        probe(png, first=pixels[0], last=pixels[2] ^ 1, tolerance=0, fps=7, **FACTS)
+    with pytest.raises(EncodingError, match=r"frames 3\.43 instead of 3"):
+        probe(png, fps=8, **FACTS)
+
+
 def test_a_picture_is_compared_byte_for_byte(tmp_path):
     still = FRAMES[0]
     path = save_png(still, tmp_path / "a.png", None)
@@ -126,18 +194,16 @@ def test_a_still_cannot_stand_for_a_film_that_moves(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [0, 5, 40, 0.3, 0.9])
-@pytest.mark.parametrize("kind", ["png", "webp", "mp4"])
+@pytest.mark.parametrize("kind", ["png", "webp", "gif", "mp4", "webm"])
 def test_a_damaged_file_cannot_be_read_back(tmp_path, kind, cut):
     path = tmp_path / f"a.{kind}"
     frames = np.random.default_rng(0).random((3, 32, 48, 3))
-    if kind == "png":
-        save_png(frames[0], path, None)
-    else:
-        (save_webp if kind == "webp" else save_mp4)(frames, path, fps=8, metadata=None)
+    writers = {"png": save_apng, "webp": save_webp, "gif": save_gif, "mp4": save_mp4, "webm": partial(save_video, format="video/webm")}
+    writers[kind](frames, path, fps=8, metadata=None)
     data = path.read_bytes()
     path.write_bytes(data[: cut if isinstance(cut, int) else int(len(data) * cut)])
     with pytest.raises(EncodingError):
-        probe(path, frames=1 if kind == "png" else 3, width=48, height=32)
+        probe(path, frames=3, width=48, height=32, codec="vp9" if kind == "webm" else "h264")
 
 
 def test_a_missing_file_cannot_be_read_back(tmp_path):
