@@ -4,6 +4,7 @@ again after a crash finds what is out, takes back what is half out, and writes e
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,14 @@ class Publications(JobTable):
         with self.database.lock, self.database.transaction() as connection:
             connection.execute(f"DELETE FROM publications WHERE {_OF_NODE}", values)
             connection.execute(f"DELETE FROM written WHERE {_OF_NODE}", values)
+
+    def salvaged(self, connection: sqlite3.Connection, job_id: str) -> dict[str, dict[str, Any]]:
+        """What the nodes of a job that is not run again have written, as they show it; what was half out is taken back."""
+        values = {"job_id": job_id}
+        for row in connection.execute(f"SELECT part, target FROM publications WHERE job = {_JOB} AND NOT is_published", values):
+            _take_back(Path(row["part"]), Path(row["target"]))
+        connection.execute(f"DELETE FROM publications WHERE job = {_JOB} AND NOT is_published", values)
+        return {row["node_id"]: json.loads(row["ui"]) for row in connection.execute(f"SELECT * FROM written WHERE job = {_JOB}", values)}
 
     def journal(self, job_id: str) -> Journal:
         return Journal(self, job_id)

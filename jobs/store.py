@@ -118,8 +118,11 @@ class JobStore(Line, History, Retention, Publications):
                 "Try a smaller size or fewer frames, and look into the log of the system for the reason.",
                 details={"attempts": job.attempts, "started": job.started},
             )
+            outcome = Outcome(self.salvaged(connection, job.id), list(job.warnings))
             ended = {"status": JobStatus.FAILED, "ended": self.clock(), "error": to_json(asdict(failure))}
-            job = self._update(connection, job.id, JobStatus.RUNNING, ended)
+            row = self._row(connection, job.id)
+            connection.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", file_columns(row["seq"], outcome.all_files()))
+            job = self._update(connection, job.id, JobStatus.RUNNING, outcome_columns(outcome) | ended)
             events.append(JobEvent(job.id, "failed", {"job": job}))
         else:
             self._back_in_line(connection, events, job.id, {})

@@ -63,6 +63,26 @@ def test_a_name_that_was_taken_is_no_longer_ours_once_the_next_was_tried(store, 
     assert not ours.exists()
 
 
+def test_what_a_job_that_crashed_twice_has_written_is_listed_and_the_rest_taken_back(store, submit, tmp_path):
+    job, journal = submit(), None
+    for _ in range(2):
+        store.claim("test")
+        journal = store.journal(job.id)
+        store._began.clear()  # as a new process
+        half = tmp_path / "half.mp4"
+        if job.attempts == 0:
+            (tmp_path / "a.png").write_bytes(b"a")
+            shown = {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}
+            journal.written("9", "k", shown, [tmp_path / "a.png"])
+            half.write_bytes(b"half")
+            journal.told("19", "k", tmp_path / ".part", half)
+        (job,) = store.recover()
+    assert (job.status, job.error.code) == ("failed", "crashed")
+    assert job.outputs == {"9": shown}
+    assert [file.filename for file in job.files] == ["a.png"]
+    assert not half.exists()
+
+
 def test_jobs_and_nodes_keep_their_own(store, submit, tmp_path):
     a, b = (store.journal(submit().id) for _ in range(2))
     path = tmp_path / "a.png"

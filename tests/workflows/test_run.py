@@ -12,9 +12,10 @@ from PIL import Image
 
 from errors import Canceled, CheckpointError, InputError, StorageError
 from pipelines.filenames import check_room
-from pipelines.metadata import read_settings
+from pipelines.metadata import read_settings, settings_in
 from pipelines.parameters import MachineSettings
 from pipelines.progress import Progress
+from pipelines.read_video import read_video
 from pipelines.shelf import Shelf
 from pipelines.values import Saved
 from tests.conftest import MOTION_NAME, STILL_NAME
@@ -344,3 +345,55 @@ def test_a_preview_is_no_result(run: Callable[..., Run], data_dir: Path) -> None
     graph["9"] = {"class_type": "PreviewImage", "inputs": {"images": ["8", 0]}}
     assert run(graph).outputs["9"]["images"][0]["type"] == "temp"
     assert not (data_dir / "output").exists()
+
+
+@pytest.mark.parametrize(
+    ("format", "more", "frames"),
+    [
+        ("video/h264-mp4", {"pingpong": True, "loop_count": 1, "crf": 30}, 8),
+        ("video/h265-mp4", {"pix_fmt": "yuv420p"}, 3),
+        ("video/webm", {"save_metadata": False}, 3),
+        ("image/gif", {"save_output": False}, 3),
+        ("image/webp", {"pingpong": True}, 4),
+    ],
+)
+def test_films_are_written_in_every_format(
+    run: Callable[..., Run], seed: dict[str, Any], data_dir: Path, format: str, more: dict, frames: int
+) -> None:
+    seed["19"]["inputs"] = {
+        "images": ["14", 0],
+        "frame_rate": 10,
+        "loop_count": 0,
+        "filename_prefix": "film",
+        "pingpong": False,
+        "format": format,
+    }
+    seed["19"]["inputs"] |= {"save_output": True} | more
+    seed = {i: node for i, node in seed.items() if i not in ("9", "15")}
+    result = run(seed)
+    (film,) = result.outputs["19"]["gifs"]
+    path = result.files["19"][0]
+    assert film["type"] == path.relative_to(data_dir).parts[0] == ("output" if more.get("save_output", True) else "temp")
+    if format.startswith("image"):
+        with Image.open(path) as image:
+            assert image.n_frames == frames
+    else:
+        assert len(read_video(path)[0]) == frames
+    kept = more.get("save_metadata", True)
+    assert bool(settings_in(path)) == bool(settings_in(path.with_suffix(".png"))) == kept
+    assert path.with_name(path.name + ".json").exists() == kept
+
+
+def test_frames_as_png_and_as_a_video_of_their_own(run: Callable[..., Run], seed: dict[str, Any]) -> None:
+    seed["15"] = {"class_type": "SaveAnimatedPNG", "inputs": {"images": ["14", 0], "filename_prefix": "x", "fps": 5, "compress_level": 1}}
+    seed["20"] = {"class_type": "CreateVideo", "inputs": {"images": ["14", 0], "fps": 12}}
+    seed["19"] = {
+        "class_type": "SaveVideo",
+        "inputs": {"video": ["20", 0], "filename_prefix": "video/x", "format": "auto", "codec": "auto"},
+    }
+    result = run(seed)
+    with Image.open(result.files["15"][0]) as image:
+        assert image.n_frames == 3
+    assert result.outputs["19"]["images"][0]["subfolder"] == "video"
+    frames, fps = read_video(result.files["19"][0])
+    assert (len(frames), fps) == (3, 12)
