@@ -264,7 +264,7 @@ class _Job:
         self.node, key = node.id, self.keys[node.id]
         self.tell(NodeStarted(node.id))
         inputs = {name: self._input(value) for name, value in node.inputs.items()}
-        if "job" in node.node_class.function.__code__.co_varnames:
+        if node.node_class.wants_job:
             told = lambda part, target: self.journal.told(node.id, key, part, target)  # noqa: E731
             inputs["job"] = dataclasses.replace(self.context, told=told if node.node_class.is_output else unheard)
         with _blamed_on(node.id):
