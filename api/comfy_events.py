@@ -61,6 +61,7 @@ class _Run:
     job: Job
     client: str | None
     nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    executed: list[str] = field(default_factory=list)
     current: str | None = None
 
     def set(self, node: str, value: float, most: float, state: str) -> None:
@@ -73,10 +74,7 @@ class _Run:
     def finish(self, node: str) -> None:
         most = self.nodes[node]["max"]
         self.set(node, most, most, "finished")
-
-    @property
-    def executed(self) -> list[str]:
-        return [node for node, entry in self.nodes.items() if entry["state"] == "finished"]
+        self.executed.append(node)
 
 
 class Events:

@@ -7,6 +7,7 @@ import contextlib
 import copy
 import io
 import json
+import socket
 import struct
 import threading
 import time
@@ -65,7 +66,7 @@ class StandIn:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir, self.catalog = data_dir, catalog()
         self.cached: list[str] = []
-        self.previews = False
+        self.previews, self.frame = False, FRAME
         self.before: dict[str, Callable[[], None]] = {}
         self.fails: dict[str, StillmotionError] = {}
 
@@ -100,7 +101,7 @@ class StandIn:
                 raise Canceled
             report("progress", {"node_id": node.id, "stage": "still", "step": step, "total": total})
             if step and self.previews and node.node_class.name == "KSampler":
-                report("preview", {"node_id": node.id, "image": FRAME, "format": "jpeg"})
+                report("preview", {"node_id": node.id, "image": self.frame, "format": "jpeg"})
             self.before.get(f"{node.id} step {step}", lambda: None)()
 
     def _ui(self, node: Any, folders: Folders) -> dict[str, Any]:
@@ -120,9 +121,10 @@ class StandIn:
 class Listener:
     """A socket, as websocket-client has it."""
 
-    def __init__(self, url: str, user: str, client: str | None, prefix: str = "") -> None:
+    def __init__(self, url: str, user: str, client: str | None, prefix: str = "", rcvbuf: int = 0) -> None:
         query = f"?clientId={client}" if client is not None else ""
-        self.socket = websocket.create_connection(f"ws{url[4:]}{prefix}/ws{query}", header={"X-User": user}, timeout=5)
+        options = [(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)] if rcvbuf else []
+        self.socket = websocket.create_connection(f"ws{url[4:]}{prefix}/ws{query}", header={"X-User": user}, timeout=5, sockopt=options)
 
     def next(self) -> Any:
         got = self.socket.recv()
@@ -206,8 +208,8 @@ class House:
         assert not thread.is_alive()
 
     @contextlib.contextmanager
-    def listening(self, client: str | None = "c", user: str = "", prefix: str = "") -> Iterator[Listener]:
-        listener = Listener(self.url, user, client, prefix)
+    def listening(self, client: str | None = "c", user: str = "", prefix: str = "", rcvbuf: int = 0) -> Iterator[Listener]:
+        listener = Listener(self.url, user, client, prefix, rcvbuf)
         try:
             yield listener
         finally:
