@@ -3,6 +3,7 @@ work is done by a stand-in, which reports what an engine reports and writes smal
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import copy
 import io
@@ -214,6 +215,21 @@ class House:
             yield listener
         finally:
             listener.close()
+
+
+def replay(server: House, user: str, exchange: dict[str, Any], **more: Any) -> requests.Response:
+    """Ask what was recorded. A workflow is recorded by its changes to WORKFLOW."""
+    asked = exchange["request"]
+    body = asked.get("json")
+    if isinstance(body, dict) and isinstance(body.get("prompt"), dict) and "_changes" in body["prompt"]:
+        changes = body["prompt"]["_changes"]
+        body = body | {"prompt": {i: node for i, node in (WORKFLOW | changes).items() if node is not None}}
+    if "json" in asked:
+        more["json"] = body
+    if "raw" in asked:
+        raw = asked["raw"]
+        more["data"] = ast.literal_eval(raw) if raw.startswith("b'") else raw.encode()
+    return server.ask(asked["method"], asked["path"], user, headers=asked.get("headers", {}), **more)
 
 
 @contextlib.contextmanager
