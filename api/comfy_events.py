@@ -130,7 +130,7 @@ class Events:
             return [self.status()]
         match kind:
             case "succeeded":
-                told = [*_finished(run), *_told(run, comfy_messages.succeeded(job))]
+                told = [*_finished(run), *_untold(run, job), *_told(run, comfy_messages.succeeded(job))]
             case "failed":
                 told = _told(run, comfy_messages.failed(job, run.executed))
             case _:
@@ -169,6 +169,11 @@ def _progress(run: _Run, node: str | None, value: int, most: int) -> list[Messag
         return []
     run.set(node, value, most, "running")
     return _told(run, _state(run), ("progress", {"value": value, "max": most, "prompt_id": run.job.id, "node": node}))
+
+
+def _untold(run: _Run, job: Job) -> list[Message]:
+    """What an earlier run of the job had written, before the server ended under it."""
+    return [message for node, ui in job.outputs.items() if node not in run.nodes for message in _output(run, node, ui)]
 
 
 def _output(run: _Run, node: str, ui: Mapping[str, Any]) -> list[Message]:

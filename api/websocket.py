@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import threading
 import uuid
 from collections import deque
@@ -20,6 +21,8 @@ from api.comfy_context import ComfyContext, user_of
 from api.comfy_events import Events, Message
 from jobs.job import JobStatus
 from jobs.progress import JobEvent
+
+log = logging.getLogger(__name__)
 
 _BEHIND = 200  # messages that wait; from here on old progress is dropped
 _LOST = 5000  # from here on the socket is
@@ -89,7 +92,9 @@ class _Socket:
             reading.cancel()
             sending.cancel()
             with anyio.CancelScope(shield=True):
-                await asyncio.gather(reading, sending, return_exceptions=True)
+                for ending in await asyncio.gather(reading, sending, return_exceptions=True):
+                    if isinstance(ending, Exception) and not isinstance(ending, WebSocketDisconnect | TimeoutError):
+                        log.error("A socket was let go after an error in the server.", exc_info=ending)
         with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):  # it is closed already, or does not read even this
             async with asyncio.timeout(_CLOSING_SECONDS):
                 await self.websocket.close(_STALLED)

@@ -128,8 +128,9 @@ class Listener:
         self.socket = websocket.create_connection(f"ws{url[4:]}{prefix}/ws{query}", header={"X-User": user}, timeout=5, sockopt=options)
 
     def next(self) -> Any:
+        """An empty text: the other side has closed it."""
         got = self.socket.recv()
-        return json.loads(got) if isinstance(got, str) else got
+        return json.loads(got) if got and isinstance(got, str) else got
 
     def until(self, is_last: Callable[[Any], bool]) -> list[Any]:
         """All messages up to the one that is meant."""
@@ -148,6 +149,7 @@ class Listener:
 
     def close(self) -> None:
         self.socket.close()
+        self.socket.shutdown()  # also if the other side had closed it
 
 
 class House:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from errors import CheckpointError
+from jobs.job import Outcome
 from tests.api.comfy_house import FRAME, STILL, WORKFLOW, House, changed, house, recorded
 
 RECORDED = recorded("sockets")
@@ -238,6 +241,29 @@ def test_a_job_that_is_put_back_and_begun_again(server: House) -> None:
     assert kinds[:6] == ["status", "status", "status", "execution_start", "status", "status"]
     assert kinds.count("execution_start") == 2
     assert kinds[-3:] == ["execution_success", "status", "executing"]
+
+
+def test_files_of_an_earlier_run_are_told_too(server: House) -> None:
+    """The server had ended under the job; what it had written then is not written again."""
+    files = {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}
+    with server.listening("c") as listener:
+        prompt_id = server.submit(client_id="c")
+        server.store.claim("test")
+        server.store.finish(prompt_id, Outcome({"9": files}))
+        kinds = [
+            (one["type"], one["data"].get("output")) for one in listener.until_over() if one["type"] not in ("status", "progress_state")
+        ]
+    assert kinds == [("execution_start", None), ("executed", files), ("execution_success", None), ("executing", None)]
+
+
+def test_one_who_takes_nothing_is_let_go(tmp_path: Path) -> None:
+    with house(tmp_path, stall_seconds=0.1) as server, server.listening("lazy", rcvbuf=4096) as lazy:
+        server.stand_in.previews, server.stand_in.frame = True, FRAME + bytes(1_000_000)
+        server.submit(client_id="lazy", prompt=changed(STILL, n3={"steps": 40}))
+        server.work()
+        time.sleep(0.5)
+        heard = lazy.until(lambda one: one == "")
+    assert "execution_success" not in [one["type"] for one in heard if isinstance(one, dict)]
 
 
 def test_one_who_does_not_read_delays_nobody(server: House) -> None:
