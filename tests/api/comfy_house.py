@@ -235,10 +235,9 @@ def replay(server: House, user: str, exchange: dict[str, Any], **more: Any) -> r
 
 
 @contextlib.contextmanager
-def house(folder: Path, **context: Any) -> Iterator[House]:
-    """The server runs until the block ends."""
-    made = House(folder, **context)
-    config = uvicorn.Config(made.app(), host="127.0.0.1", port=0, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
+def serving(app: Callable) -> Iterator[str]:
+    """Gives its address; the server runs until the block ends."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -246,11 +245,19 @@ def house(folder: Path, **context: Any) -> Iterator[House]:
     while not server.started:
         assert time.monotonic() < end
         time.sleep(0.005)
-    made.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     try:
-        yield made
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
-        made.session.close()
         server.should_exit = True
         thread.join()
+
+
+@contextlib.contextmanager
+def house(folder: Path, **context: Any) -> Iterator[House]:
+    made = House(folder, **context)
+    try:
+        with serving(made.app()) as made.url:
+            yield made
+    finally:
+        made.session.close()
         made.store.close()

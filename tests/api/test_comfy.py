@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
+import websocket
+from fastapi import FastAPI
 
-from tests.api.comfy_house import ORDER, STILL, WORKFLOW, House, house
+from api import users
+from api.access import Access, AccessSettings
+from api.comfy import comfy_routes
+from api.passwords import Cost
+from tests.api.comfy_house import ORDER, STILL, WORKFLOW, House, house, serving
 
 
 @pytest.fixture
@@ -75,3 +82,31 @@ def test_options_and_head(server: House) -> None:
     head, get = server.ask("HEAD", "/system_stats"), server.get("/system_stats")
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["Content-Type"] == get.headers["Content-Type"] == "application/json; charset=utf-8"
+
+
+def test_behind_the_door(server: House, tmp_path: Path) -> None:
+    """With the layer that lets people in: each by his token, and nobody without."""
+    path = tmp_path / "users.json"
+    for name in ("ann", "bo"):
+        users.add(path, name, "correct horse", cost=Cost(n=16, r=1, p=1))
+    tokens = {name: {"Authorization": users.new_token(path, name)} for name in ("ann", "bo")}
+    app = FastAPI()
+    app.include_router(comfy_routes(server.context))
+    with serving(Access(app, AccessSettings(users_path=path))) as url, requests.Session() as session:
+        session.trust_env = False
+        for route in app.routes:
+            if getattr(route, "methods", None) and route.path.startswith(("/prompt", "/api/predict", "/view", "/upload", "/free")):
+                for method in route.methods:
+                    assert session.request(method, url + route.path).status_code == 401
+        answer = session.post(f"{url}/prompt", json={"prompt": STILL}, headers=tokens["ann"])
+        server.work()
+        prompt_id = answer.json()["prompt_id"]
+        assert list(session.get(f"{url}/history", headers=tokens["ann"]).json()) == [prompt_id]
+        assert session.get(f"{url}/history", headers=tokens["bo"]).json() == {}
+        statuses = [session.get(f"{url}/view?filename=ComfyUI_00001_.png", headers=token).status_code for token in tokens.values()]
+        assert statuses == [200, 404]
+        with pytest.raises(websocket.WebSocketBadStatusException):
+            websocket.create_connection(f"ws{url[4:]}/ws?clientId=c")
+        socket = websocket.create_connection(f"ws{url[4:]}/ws?clientId=c", header=tokens["bo"], timeout=5)
+        assert json.loads(socket.recv())["type"] == "status"
+        socket.close()
