@@ -173,9 +173,7 @@ def test_a_cancel_in_any_stage_stops_it_and_the_next_runs(house: House, stage: s
 
 
 @pytest.mark.parametrize("failing", range(1, 6))
-def test_a_disk_that_fills_at_any_file_fails_the_job_and_leaves_no_half(
-    house: House, monkeypatch: pytest.MonkeyPatch, failing: int
-) -> None:
+def test_a_full_disk_fails_the_job_and_leaves_no_half(house: House, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
     links, link = [], filenames.os.link
 
     def full(*paths: object) -> None:
