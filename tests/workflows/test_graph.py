@@ -71,7 +71,7 @@ def kinds(node_errors: dict) -> dict[str, list[str]]:
 def plain(value: object) -> object:
     """Without what belongs to an installation: help texts, and lists of what is there."""
     if isinstance(value, dict):
-        return {name: plain(one) for name, one in value.items() if name not in ("tooltip", "input_config")}
+        return {name: plain(one) for name, one in value.items() if name not in ("tooltip", "input_config", "exception_message")}
     return [plain(one) for one in value] if isinstance(value, list) else value
 
 
