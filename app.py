@@ -1,4 +1,4 @@
-"""Stillmotion's command line: settings -> film -> files. `python app.py --help` says what it can do."""
+"""Stillmotion's command line and composition root: settings -> server, worker or film. `python app.py --help` says what it can do."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING
 
 import settings
 from errors import Canceled, InputError, StillmotionError, StorageError
+from job_options import JobsCommand, SubmitCommand, UsageCommand
+from server_options import ServeCommand, WorkCommand
 
 if TYPE_CHECKING:
+    from api.access_settings import AccessSettings, Credentials
     from pipelines.progress import Progress
+    from workflows.declare import Catalog
     from workflows.film import FilmResult
 
 
@@ -34,8 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return read(command)
             case settings.DoctorCommand():
                 return doctor(command)
-            case _:
+            case settings.FilmCommand():
                 return film(command)
+            case ServeCommand():
+                return serve(command)
+            case WorkCommand():
+                return work(command)
+            case _:
+                return manage(command)
     except StillmotionError as error:
         print(f"error: {error}", file=sys.stderr)
         if "--json" in (sys.argv[1:] if argv is None else argv):
@@ -106,6 +116,125 @@ def summary(result: FilmResult, total_seconds: float) -> str:
     lines += [f"note  {note}" for note in result.notes]
     lines += [f"time  {stages}; with the start {total_seconds:.1f} s, on {result.placement['device']}"]
     return "\n".join(lines)
+
+
+def serve(command: ServeCommand) -> int:
+    settings.quiet_environment()
+    log_for_servers()
+    from api.access_settings import entry_address, startup_credentials
+    from api.metrics import Metrics
+    from api.queue_jobs import QueueJobs
+    from api.server import ServerParts, make_server_app
+    from api.serving import Server, address_of, listen
+    from jobs.service import Service
+
+    # 1. Everything is made before anything is begun, so that what is wrong is said at once.
+    credentials = startup_credentials(command.host, command.token, command.users, command.no_auth)
+    bound = listen(command.host, command.port)
+    service = Service(command.store, command.work, nodes(command))
+    queue_jobs, metrics = QueueJobs(service), Metrics(service)
+    parts = ServerParts(service, queue_jobs, metrics, access_settings(command, credentials), settings.VERSION)
+    app = make_server_app(parts)
+
+    # 2. Answer first, then work.
+    def begin() -> None:
+        service.start()
+        queue_jobs.start()
+        address = address_of(bound, command.root_path)
+        say(f"Stillmotion is at {entry_address(address, credentials.token) if credentials.is_made else address}")
+
+    Server(app, service, command.drain_seconds, begin).run(sockets=[bound])
+
+    # 3. The end.
+    queue_jobs.stop()
+    service.close()
+    return 1 if service.failure else 0
+
+
+def access_settings(command: ServeCommand, credentials: Credentials) -> AccessSettings:
+    from api.access_settings import AccessSettings
+    from api.server import BODY_LIMITS
+
+    same = ("no_auth", "allowed_hosts", "allowed_origins", "trusted_proxies", "root_path")
+    return AccessSettings(
+        command.host, credentials.token, credentials.users_path, key_path=command.store.data_dir / "session.key", body_limits=BODY_LIMITS,
+        **{name: getattr(command, name) for name in same},
+    )  # fmt: skip
+
+
+def nodes(command: ServeCommand | WorkCommand) -> Catalog:
+    """Ours, and people's own if they are asked for."""
+    from workflows.nodes import catalog
+    from workflows.plugins import with_plugins
+
+    if not command.has_custom_nodes:
+        return catalog()
+    found, problems = with_plugins(catalog(), command.store.data_dir / "custom_nodes")
+    for problem in problems:
+        logging.getLogger("stillmotion").warning("custom node %s", problem)
+    return found
+
+
+def work(command: WorkCommand) -> int:
+    settings.quiet_environment()
+    log_for_servers()
+    from jobs.service import Service
+
+    service = Service(command.store, command.work, nodes(command), ends_when_empty=command.until_empty)
+    asked = []
+
+    def end(*_: object) -> None:
+        service.drain(0 if asked else command.drain_seconds)
+        asked.append(True)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end)
+    service.start()
+    service.wait()
+    service.close()
+    return 1 if service.failure else 0
+
+
+def manage(command: settings.Command) -> int:
+    """Jobs, usage and users: done and said at once."""
+    import commands
+
+    match command:
+        case JobsCommand():
+            say(commands.jobs(command))
+        case SubmitCommand():
+            say(commands.submit(command))
+        case UsageCommand():
+            say(commands.usage(command))
+        case _:
+            say(commands.user(command, password))
+    return 0
+
+
+def password() -> str:
+    """Asked for twice at a terminal; otherwise the first line of standard input. Raises InputError."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    import getpass
+
+    first = getpass.getpass("Password: ")
+    if getpass.getpass("The same again: ") != first:
+        raise InputError("The two passwords differ.", "Try again.")
+    return first
+
+
+def log_for_servers() -> None:
+    """What happens, with the time; the access log's lines, which are JSON, as they are."""
+    logging.getLogger("stillmotion").setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(ServerFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+
+class ServerFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return text if text.startswith('{"method"') else super().format(record)
 
 
 class ProgressBar:

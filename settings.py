@@ -1,6 +1,7 @@
 """What the person at the command line asked for. The only reader of argv and of the environment; no torch here.
 
-The options of a film are made from the declarations in `pipelines/parameters.py`: their names, help, defaults and types.
+The options of a film are made from the declarations in `pipelines/parameters.py`: their names, help, defaults and types. Those of the
+server are in `server_options.py`, those of `jobs`, `usage` and `user` in `job_options.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import job_options
+import server_options
 from errors import InputError
 from pipelines.parameters import Choice, FileSettings, MachineSettings, MotionSettings, StillSettings, Switch, check, declarations
 
@@ -24,11 +27,15 @@ _GROUPS = {"still": "still", "motion": "motion", "file": "files", "machine": "ma
 _MOTION_NAMES = {"checkpoint", "steps", "guidance", "sampler", "schedule", "seed"}
 _STILL_NAMES = {"width", "height"}
 _EXAMPLES = """examples:
+  python app.py                                     the server, at http://127.0.0.1:8000
+  python app.py serve --listen --users users.json   for everybody in the network who has an account
   python app.py film "Rocket takes off from the ground, fire, sky, airplane"
   python app.py film "a red boat sails on the sea" --frames 25 --motion-bucket-id 180 --seed 7
   python app.py film --image still.png --json
   python app.py read data/output/Stillmotion_00001.mp4
-  python app.py doctor"""
+  python app.py doctor
+  python app.py jobs submit --prompts films.csv --seeds 3
+  python app.py work --until-empty"""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,12 @@ class DoctorCommand:
     is_json: bool
 
 
+Command = (
+    FilmCommand | ReadCommand | DoctorCommand | server_options.ServeCommand | server_options.WorkCommand
+    | job_options.JobsCommand | job_options.SubmitCommand | job_options.UsageCommand | job_options.UserCommand
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class _Option:
     """One declared parameter on the command line."""
@@ -77,14 +90,22 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(message[0].upper() + message[1:].rstrip(".") + ".", f"See `python {self.prog} --help`.")
 
 
-def parse(argv: Sequence[str]) -> FilmCommand | ReadCommand | DoctorCommand:
-    """Raises InputError for what cannot be understood; exits for --help and --version, as people expect."""
-    options = _parser().parse_args(argv)
-    if options.command == "read":
-        return ReadCommand(options.file)
-    if options.command == "doctor":
-        return DoctorCommand(_data_dir(options), options.is_json)
-    return _film_command(options)
+def parse(argv: Sequence[str]) -> Command:
+    """No command is `serve`. Raises InputError for what cannot be understood; exits for --help and --version, as people expect."""
+    is_bare = not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version"))
+    options = _parser().parse_args(["serve", *argv] if is_bare else argv)
+    match options.command:
+        case "read":
+            return ReadCommand(options.file)
+        case "doctor":
+            return DoctorCommand(_data_dir(options), options.is_json)
+        case "film":
+            return _film_command(options)
+    make = {
+        "serve": server_options.serve_command, "work": server_options.work_command, "jobs": job_options.jobs_command,
+        "usage": job_options.usage_command, "user": job_options.user_command,
+    }[options.command]  # fmt: skip
+    return make(options, os.environ, _data_dir(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,6 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="app.py", allow_abbrev=False, description=description, epilog=_EXAMPLES, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"Stillmotion {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="serve the page and the API; the same without a command", prog="app.py", allow_abbrev=False)
+    _add_data_dir(serve)
+    server_options.add_serve(serve)
     _add_film(commands.add_parser("film", help="make a film from a prompt or from a picture", prog="app.py film", allow_abbrev=False))
     read = commands.add_parser("read", help="print the settings that a PNG, WEBP or MP4 carries", prog="app.py read")
     read.add_argument("file", type=Path, metavar="FILE", help="a file of ours or of ComfyUI")
@@ -99,6 +123,14 @@ def _parser() -> argparse.ArgumentParser:
     doctor.description = "Say what works here and what does not. The exit code is 0 if all is well, and 2 if anything is bad."
     _add_data_dir(doctor)
     doctor.add_argument("--json", action="store_true", dest="is_json", help="end with one line of JSON")
+    work = commands.add_parser("work", help="do the jobs that wait, without a server", prog="app.py work", allow_abbrev=False)
+    _add_data_dir(work)
+    server_options.add_work(work)
+    job_options.add_jobs(commands.add_parser("jobs", help="list, submit and change jobs", prog="app.py jobs"), _add_data_dir)
+    usage = commands.add_parser("usage", help="who used how much", prog="app.py usage", allow_abbrev=False)
+    _add_data_dir(usage)
+    job_options.add_usage(usage)
+    job_options.add_user(commands.add_parser("user", help="who may enter", prog="app.py user"), _add_data_dir)
     return parser
 
 
@@ -146,21 +178,7 @@ def _add_declared(group: argparse._ArgumentGroup, option: _Option) -> None:
     group.add_argument(option.flag, dest=option.dest, type=_READERS[option.kind], metavar=metavar, help=words)
 
 
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-
-
-_READERS = {int: _whole, float: _number, str: str}
+_READERS = {int: server_options.whole, float: server_options.number, str: str}
 
 
 def _film_command(options: argparse.Namespace) -> FilmCommand:

@@ -97,4 +97,27 @@ MIGRATIONS = [
         ) WITHOUT ROWID;
         """,
     ),
+    (
+        "0003 webhooks: whom to tell that a job has ended; the row comes with the ending, both or neither",
+        """
+        CREATE TABLE webhooks (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            job INTEGER NOT NULL REFERENCES jobs (seq) ON DELETE CASCADE,
+            status TEXT NOT NULL,
+            url TEXT NOT NULL,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            due REAL,
+            delivered REAL,
+            problem TEXT NOT NULL DEFAULT ''
+        );
+        CREATE INDEX webhooks_due ON webhooks (due) WHERE due IS NOT NULL;
+        CREATE INDEX webhooks_by_job ON webhooks (job);
+        CREATE TRIGGER webhook_due AFTER UPDATE OF status ON jobs
+        WHEN NEW.status IN ('succeeded', 'failed', 'canceled') AND OLD.status <> NEW.status
+            AND CASE WHEN json_valid(NEW.extra) THEN json_type(NEW.extra, '$.webhook') = 'text' END
+        BEGIN
+            INSERT INTO webhooks (job, status, url, due) VALUES (NEW.seq, NEW.status, json_extract(NEW.extra, '$.webhook'), NEW.ended);
+        END;
+        """,
+    ),
 ]

@@ -1,0 +1,98 @@
+"""Templates as the job API shows them, and films made from their fields."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from errors import InputError, StillmotionError, UnknownNameError
+from pipelines.parameters import Choice, Number, Switch
+from workflows.declare import Catalog, FileChoice, Input
+from workflows.folders import Folders
+from workflows.graph import WorkflowError
+from workflows.templates import Field, Template, read_templates, templates
+
+log = logging.getLogger("stillmotion.api")
+
+_KINDS = {"INT": "integer", "FLOAT": "number", "STRING": "text", "BOOLEAN": "switch"}
+
+
+class BadFields(InputError):
+    """`fields`: what is wrong with which field of a template."""
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        super().__init__(" ".join(f"{name}: {text}." for name, text in fields.items()), "`GET /api/templates` says what each field takes.")
+        self.fields = dict(fields)
+
+
+def all_templates(data_dir: Path) -> dict[str, Template]:
+    """Those of the program and those of the data directory. One that is damaged hides nobody's others."""
+    try:
+        own = read_templates(data_dir / "templates")
+    except StillmotionError as error:
+        log.warning("the templates in %s are left out: %s", data_dir / "templates", error)
+        own = {}
+    return {**templates(), **own}
+
+
+def find(data_dir: Path, name: str) -> Template:
+    """Raises UnknownNameError."""
+    found = all_templates(data_dir)
+    if name not in found:
+        raise UnknownNameError("template", name, found)
+    return found[name]
+
+
+def document(template: Template, catalog: Catalog, folders: Folders) -> dict[str, Any]:
+    defaults = template.defaults()
+    groups = [
+        {"title": group.title, "fields": [_field(one, template, defaults[one.name], catalog, folders) for one in group.fields]}
+        for group in template.groups
+    ]
+    return {"id": template.id, "title": template.title, "description": template.description, "groups": groups}
+
+
+def in_fields(error: WorkflowError, template: Template) -> InputError:
+    """What is wrong with nodes, said of the fields that set them; the same error if it is about something else."""
+    places = {place: name for name, one in template.fields().items() for place in one.inputs}
+    found: dict[str, str] = {}
+    for node, problems in error.node_errors.items():
+        for problem in problems["errors"]:
+            given = problem["extra_info"].get("input_name")
+            name = places.get(f"{node}.{given}")
+            if name is None:
+                return error
+            found[name] = problem["message"] + (f" ({problem['details']})" if problem["details"] != given else "")
+    return BadFields(found) if found else error
+
+
+def _field(one: Field, template: Template, default: Any, catalog: Catalog, folders: Folders) -> dict[str, Any]:
+    shown = {"name": one.name, "title": one.title, "is_advanced": one.advanced, "default": default}
+    if not one.inputs:
+        return shown | _change(one, folders)
+    node, name = one.inputs[0].split(".", 1)
+    declared = catalog[template.workflow[node]["class_type"]].inputs[name]
+    return shown | {"kind": _KINDS.get(declared.type, "text"), "help": declared.help} | _bounds(declared, folders)
+
+
+def _change(one: Field, folders: Folders) -> dict[str, Any]:
+    """A field that stands for a change of the graph."""
+    if one.replaces == "vae":
+        return {"kind": "file", "choices": folders.names("vae"), "help": "Another autoencoder."}
+    return {"kind": "loras", "choices": folders.names("loras"), "help": "With strengths: soft:0.8, sharp:0.5"}
+
+
+def _bounds(declared: Input, folders: Folders) -> dict[str, Any]:
+    match declared.declaration:
+        case Number(low=low, high=high):
+            return {"min": low, "max": high}
+        case Choice(names=names):
+            return {"kind": "choice", "choices": list(names)}
+        case FileChoice(folder=folder):
+            return {"kind": "file", "choices": folders.names(folder)}
+        case Switch():
+            return {"kind": "switch"}
+        case _:
+            return {}

@@ -1,0 +1,92 @@
+"""What the routes of the job API share: what they work on, who asks, and how a job is shown to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from api.users import User
+from errors import UnknownJobError
+from jobs.deliveries import Deliveries, Delivery
+from jobs.documents import job_document, progress_document, utc
+from jobs.forecast import Prospect, forecast
+from jobs.job import Job, JobStatus
+from jobs.progress import Board
+from jobs.store import JobStore
+from jobs.webhooks import webhook_of
+from workflows.declare import Catalog
+from workflows.folders import Folders
+
+_NOTHING_KNOWN = Prospect(None, None)
+
+
+def never() -> bool:
+    """An `is_ending` for servers that do not tell."""
+    return False
+
+
+@dataclass(frozen=True)
+class JobApi:
+    """`is_ending`: whether those who wait should be let go, since the server is about to end."""
+
+    store: JobStore
+    board: Board
+    catalog: Catalog
+    data_dir: Path
+    max_pixel_steps: int = 0
+    allows_private_webhooks: bool = False
+    is_ending: Callable[[], bool] = never
+
+    def folders(self, user: User) -> Folders:
+        return Folders(self.data_dir, user.name)
+
+    def find(self, user: User, job_id: str) -> Job:
+        """Raises UnknownJobError if there is none, or it is somebody else's: nobody can tell which."""
+        job = self.store.get(job_id)
+        if not user.is_admin and job.owner != user.name:
+            raise UnknownJobError(job_id)
+        return job
+
+    def owner(self, user: User, wanted: str | None = None) -> str | None:
+        """Whose jobs are shown: users see their own, an admin those of whom he names, or all."""
+        return wanted if user.is_admin else user.name
+
+    def document(self, job: Job, root: str = "") -> dict[str, Any]:
+        """All that is known of one job."""
+        prospects = {} if job.status.is_ended else forecast(self.store)
+        deliveries = Deliveries(self.store.database, self.store.clock).of(job.id) if webhook_of(job.extra) else []
+        return self._document(job, root, prospects) | {"deliveries": [_told(one) for one in deliveries]}
+
+    def documents(self, jobs: Iterable[Job], root: str = "") -> list[dict[str, Any]]:
+        jobs = list(jobs)
+        prospects = {} if all(job.status.is_ended for job in jobs) else forecast(self.store)
+        return [self._document(job, root, prospects) | {"deliveries": []} for job in jobs]
+
+    def _document(self, job: Job, root: str, prospects: Mapping[str, Prospect]) -> dict[str, Any]:
+        prospect = prospects.get(job.id, _NOTHING_KNOWN)
+        progress = progress_document(self.board.newest(job.id)) if job.status == JobStatus.RUNNING else None
+        now = {"place": prospect.place, "remaining_seconds": prospect.remaining_seconds, "progress": progress}
+        return job_document(job, root) | now | {"webhook": webhook_of(job.extra)}
+
+
+def _told(delivery: Delivery) -> dict[str, Any]:
+    kept = {"status": delivery.status, "attempts": delivery.attempts, "problem": delivery.problem}
+    return kept | {"delivered": utc(delivery.delivered), "next": utc(delivery.due)}
+
+
+def user_of(request: Request) -> User:
+    """Whom the layer in front let in."""
+    return request.scope["user"]
+
+
+def root_of(request: Request) -> str:
+    """The path under which a proxy shows us."""
+    return request.scope.get("root_path", "")
+
+
+Asking = Annotated[User, Depends(user_of)]
+Root = Annotated[str, Depends(root_of)]

@@ -1,0 +1,180 @@
+"""What the job API takes and gives, with examples: the source of `/openapi.json` and `/docs`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from jobs.job import JobStatus
+
+MAX_TITLE, MAX_TAGS = 500, 50
+Tag = Annotated[str, Field(min_length=1, max_length=100)]
+Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS)]
+_JOB_ID = "8c8d3f5e-3f0b-4a52-9f7e-0c3a8a0a6f51"
+
+
+class OutputModel(BaseModel):
+    node_id: str = Field(description="The node that wrote it.")
+    kind: str = Field(description="Where ComfyUI lists it: images, gifs; or beside, for posters and settings.")
+    filename: str
+    subfolder: str
+    type: str = Field(description="output or temp")
+    bytes: int
+    url: str = Field(description="Where it can be had, relative to the server.")
+
+
+class ProgressModel(BaseModel):
+    stage: str = Field(description="loading, still, motion, decoding or encoding")
+    node: str
+    step: int
+    total: int
+    seconds: float = Field(description="How long the job had run when this was told.")
+
+
+class JobErrorModel(BaseModel):
+    code: str = Field(description="Stable, for programs.")
+    message: str
+    hint: str = Field(description="What to do.")
+    node: str
+    id: str | None = Field(None, description="Of a mistake of ours: its number in the log of the server.")
+
+
+class DeliveryModel(BaseModel):
+    status: str = Field(description="What the job was when it ended.")
+    attempts: int
+    delivered: str | None
+    next: str | None = Field(description="When it is tried next; null if it was delivered or given up.")
+    problem: str
+
+
+class JobModel(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": _JOB_ID, "status": "running", "title": "a red boat sails on the sea", "tags": [], "owner": "", "batch": None,
+                "created": "2026-03-07T12:00:00.000Z", "started": "2026-03-07T12:00:02.100Z", "ended": None, "deleted": None,
+                "queued_seconds": 2.1, "run_seconds": 0.0, "attempts": 1, "is_favourite": False, "is_cancel_requested": False,
+                "warnings": [], "outputs": [], "cached": [], "stage_seconds": {}, "device": "", "peak_bytes": 0, "error": None,
+                "place": None, "remaining_seconds": 21.5, "webhook": None, "deliveries": [],
+                "progress": {"stage": "motion", "node": "13", "step": 4, "total": 20, "seconds": 9.3},
+            }
+        }
+    )  # fmt: skip
+    id: str
+    status: JobStatus
+    title: str
+    tags: list[str]
+    owner: str
+    batch: str | None
+    created: str = Field(description="ISO 8601, as all times.")
+    started: str | None
+    ended: str | None
+    deleted: str | None = Field(description="A deleted job can be had back for an hour.")
+    queued_seconds: float
+    run_seconds: float
+    attempts: int
+    is_favourite: bool
+    is_cancel_requested: bool
+    warnings: list[str] = Field(description="Advice: what is allowed and yet seldom meant.")
+    outputs: list[OutputModel]
+    cached: list[str] = Field(description="Nodes whose results were there already.")
+    stage_seconds: dict[str, float]
+    device: str
+    peak_bytes: int
+    error: JobErrorModel | None
+    place: int | None = Field(description="In the queue; 1 is next. Null if it does not wait.")
+    remaining_seconds: float | None = Field(description="Until it is done, waiting included; null if nobody can tell.")
+    progress: ProgressModel | None = Field(description="Null if it does not run.")
+    webhook: str | None
+    deliveries: list[DeliveryModel] = Field(description="How the webhook was told; only where one job is asked for.")
+
+
+class JobList(BaseModel):
+    jobs: list[JobModel] = Field(description="The newest first.")
+    cursor: int | None = Field(description="Gives the next page; null if this is the last.")
+    counts: dict[str, int] = Field(description="All jobs that you may see, by status.")
+
+
+class SubmitModel(BaseModel):
+    title: str = Field("", max_length=MAX_TITLE, description="What to call it; the prompt, if it is left out.")
+    tags: Tags = Field(default_factory=list)
+    webhook: str | None = Field(None, max_length=2000, description="This address is told when the job has ended; see docs/api.md.")
+    front: bool = Field(False, description="Before your other jobs.")
+
+
+class WorkflowRequest(SubmitModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"workflow": {"4": {"class_type": "CheckpointLoaderSimple", "inputs": {}}}, "title": "a boat"}},
+    )
+    workflow: dict[str, Any] = Field(description="In ComfyUI's API format.")
+
+
+class FilmRequest(SubmitModel):
+    """What is not listed here is a field of the template; `GET /api/templates` tells which there are."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={"example": {"prompt": "a red boat sails on the sea, sun", "frames": 14, "motion_bucket_id": 127, "seed": 7}},
+    )
+    template: str = Field("text_to_film", max_length=200)
+    draft: bool = Field(False, description="Small and quick, to see what it would be.")
+
+
+class DuplicateRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"new_seeds": True}})
+    new_seeds: bool = Field(False, description="Another film of the same kind; otherwise the very same.")
+
+
+class MoveRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"to": "front"}})
+    to: Literal["front", "back"] | Annotated[int, Field(ge=0, le=10**9)] = Field("back", description="front, back, or a place from 0 on.")
+    before: str | None = Field(None, max_length=200, description="The id of another waiting job of the same owner.")
+
+
+class ChangeRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"title": "The best one", "is_favourite": True}})
+    title: str | None = Field(None, max_length=MAX_TITLE)
+    tags: Tags | None = None
+    is_favourite: bool | None = Field(None, description="Favourites are never removed to make room.")
+
+
+class UsageEntry(BaseModel):
+    owner: str
+    day: str = Field(description="UTC", examples=["2026-03-07"])
+    seconds: float
+    runs: int
+
+
+class UsageAnswer(BaseModel):
+    usage: list[UsageEntry]
+    seconds: float = Field(description="The sum.")
+
+
+class FieldModel(BaseModel):
+    name: str = Field(description="The name that `POST /api/films` takes.", examples=["frames"])
+    title: dict[str, str] = Field(description="By language: en, zh.")
+    kind: str = Field(description="text, integer, number, choice, switch, file or loras", examples=["integer"])
+    default: Any = Field(description="What is taken if it is left out; null for a seed, which is drawn.")
+    min: float | None = None
+    max: float | None = None
+    choices: list[str] | None = None
+    help: str
+    is_advanced: bool
+
+
+class GroupModel(BaseModel):
+    title: dict[str, str]
+    fields: list[FieldModel]
+
+
+class TemplateModel(BaseModel):
+    id: str = Field(examples=["text_to_film"])
+    title: dict[str, str]
+    description: dict[str, str]
+    groups: list[GroupModel]
+
+
+class TemplateList(BaseModel):
+    templates: list[TemplateModel]

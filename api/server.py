@@ -1,0 +1,106 @@
+"""The one app that answers on the one port: the job API, PAI-EAS's queue, other protocols, health, metrics, documentation, and the page.
+
+`Access` stands before all of it. Nothing here loads PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp
+
+from api.access import Access, AccessSettings
+from api.docs_page import POLICY, docs_page
+from api.error_answers import translate_errors
+from api.job_context import JobApi
+from api.jobs import job_routes
+from api.metrics import CONTENT_TYPE, Metrics
+from api.queue_jobs import QueueJobs
+from api.queue_service import queue_routes
+from jobs.service import READY, Service
+
+MIB = 2**20
+BODY_LIMITS = dict.fromkeys(("/upload/", "/api/upload/", "/api/predict/"), 110 * MIB)
+_ABOUT = "Type a sentence, get a film. Every answer that is an error has the form of ErrorAnswer."
+_BOTH = ("GET", "HEAD")
+
+
+@dataclass(frozen=True)
+class ServerParts:
+    """`routers`: other protocols. `add_page` puts the page under "/", after all else."""
+
+    service: Service
+    queue_jobs: QueueJobs
+    metrics: Metrics
+    access: AccessSettings
+    version: str
+    routers: Sequence[APIRouter] = ()
+    add_page: Callable[[FastAPI], FastAPI] | None = None
+
+
+def make_server_app(parts: ServerParts) -> ASGIApp:
+    """Raises what `Access` raises for its settings."""
+    app = FastAPI(title="Stillmotion", version=parts.version, description=_ABOUT, docs_url=None, redoc_url=None, openapi_url=None)
+    translate_errors(app)
+    app.include_router(job_routes(_job_api(parts.service)))
+    app.include_router(queue_routes(parts.service.queues, parts.queue_jobs.submit, parts.queue_jobs.withdraw))
+    for router in parts.routers:
+        app.include_router(router)
+    _add_health(app, parts)
+    _add_docs(app)
+    if parts.add_page is None:
+        app.add_route("/", lambda request: RedirectResponse("docs"), methods=list(_BOTH))
+    else:
+        app = parts.add_page(app)
+    return Access(app, parts.access)
+
+
+def _job_api(service: Service) -> JobApi:
+    return JobApi(
+        service.store, service.board, service.catalog, service.settings.data_dir, service.settings.max_pixel_steps,
+        service.work.webhook_private, lambda: service.is_over,
+    )  # fmt: skip
+
+
+def _add_health(app: FastAPI, parts: ServerParts) -> None:
+    async def healthz(request: Request) -> Response:
+        """The process answers."""
+        return JSONResponse({"status": "alive"})
+
+    def readyz(request: Request) -> Response:
+        """Jobs are taken and done."""
+        status, reason = parts.service.state()
+        headers = {"Retry-After": "5"} if status != READY else {}
+        return JSONResponse({"status": status} | ({"reason": reason} if reason else {}), 200 if status == READY else 503, headers)
+
+    def metrics(request: Request) -> Response:
+        return PlainTextResponse(parts.metrics.text(), media_type=CONTENT_TYPE)
+
+    for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)):
+        app.add_route(path, endpoint, methods=list(_BOTH))
+
+
+def _add_docs(app: FastAPI) -> None:
+    def openapi(request: Request) -> Response:
+        return JSONResponse(_document(app) | {"servers": [{"url": request.scope["root_path"] or "/"}]})
+
+    def docs(request: Request) -> Response:
+        return HTMLResponse(docs_page(_document(app)), headers={"Content-Security-Policy": POLICY})
+
+    app.add_route("/openapi.json", openapi, methods=list(_BOTH))
+    app.add_route("/docs", docs, methods=list(_BOTH))
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """Without FastAPI's own answer to wrong values, which is ours here."""
+    document = app.openapi()
+    for item in document["paths"].values():
+        for operation in item.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+    return document

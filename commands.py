@@ -1,0 +1,174 @@
+"""What `app.py jobs`, `usage` and `user` do. Each gives the text to print."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from api import films, users
+from errors import InputError, JobStateError, StillmotionError, UnreadableFileError
+from job_options import JobsCommand, SubmitCommand, UsageCommand, UserCommand
+from jobs.documents import day_start, job_document
+from jobs.job import Job, JobStatus, Submission
+from jobs.outgoing import check_url
+from jobs.report import job_table, usage_table
+from jobs.service import make_folders, open_store
+from jobs.store import JobStore
+from jobs.submitting import prepare
+from workflows.folders import Folders
+from workflows.graph import WorkflowError, read_json
+from workflows.nodes import catalog
+from workflows.seeds import with_new_seeds
+from workflows.templates import fill
+
+_MOST_ROWS = 10_000
+
+
+def jobs(command: JobsCommand) -> str:
+    """Raises UnknownJobError, JobStateError, InputError, StorageError."""
+    make_folders(command.store.data_dir)
+    with closing(open_store(command.store)) as store:
+        match command.action:
+            case "list":
+                return _shown(_listed(store, command), command.is_json)
+            case "show":
+                return json.dumps(job_document(store.get(command.ids[0])), indent=2)
+            case "pause" | "resume":
+                getattr(store, command.action)()
+                return "The queue is paused." if store.is_paused else "The queue is not paused."
+        change = _changes(store, command)
+        return _shown([change(job_id) for job_id in command.ids], command.is_json)
+
+
+def submit(command: SubmitCommand) -> str:
+    """All of them or none, as one batch. Raises InputError, WorkflowError, QueueFullError, StorageError, UnreadableFileError."""
+    make_folders(command.store.data_dir)
+    with closing(open_store(command.store)) as store:
+        submissions = [_prepared(command, graph, where) for where, graph in _graphs(command)]
+        made = store.submit_many(submissions)
+        return _shown(made, command.is_json)
+
+
+def usage(command: UsageCommand) -> str:
+    """Raises InputError, StorageError."""
+    since = None if command.since is None else day_start(command.since)
+    make_folders(command.store.data_dir)
+    with closing(open_store(command.store)) as store:
+        found = store.usage(command.owner, since)
+    return json.dumps([vars(one) for one in found]) if command.is_json else usage_table(found)
+
+
+def user(command: UserCommand, ask: Callable[[], str]) -> str:
+    """`ask` gives the password. Raises InputError, UnknownNameError, UnreadableFileError, StorageError."""
+    if command.action == "token":
+        token = users.new_token(command.file, command.name)
+        return f"{token}\nIt is kept as a hash: this is the only time that it can be read."
+    users.add(command.file, command.name, ask(), "admin" if command.is_admin else "user")
+    return f"{command.name} may enter a server that is started with --users {command.file}."
+
+
+def _listed(store: JobStore, command: JobsCommand) -> list[Job]:
+    options = dict(command.options)
+    statuses = [JobStatus(one) for one in options.pop("status") or ()]
+    return store.list_jobs(status=statuses or None, is_deleted=options.pop("deleted"), **options).jobs
+
+
+def _changes(store: JobStore, command: JobsCommand) -> Callable[[str], Job]:
+    """What is done with each id."""
+    options = command.options
+
+    def cancel(job_id: str) -> Job:
+        if not store.cancel(job_id):
+            raise JobStateError(f"The job {job_id} has ended.", "There is nothing to cancel.")
+        return store.get(job_id)
+
+    def move(job_id: str) -> Job:
+        to = int(options["to"]) if options["to"].isdigit() else options["to"]
+        return store.move(job_id, to=to, before=options["before"])
+
+    return {
+        "cancel": cancel,
+        "move": move,
+        "retry": store.retry,
+        "delete": store.delete,
+        "undo": store.undo_delete,
+        "duplicate": lambda job_id: store.duplicate(job_id, with_new_seeds if options["new_seeds"] else None),
+        "favourite": lambda job_id: store.favourite(job_id, not options["off"]),
+    }[command.action]
+
+
+def _graphs(command: SubmitCommand) -> Iterator[tuple[str, Any]]:
+    """(where it is from, workflow) of every job."""
+    if command.file is not None:
+        workflow = read_json(_read(command.file))
+        for number in range(command.seeds):
+            yield str(command.file), with_new_seeds(_bare(workflow)) if number else workflow
+        return
+    template = films.find(command.store.data_dir, command.template)
+    for where, values in _rows(command):
+        for number in range(command.seeds):
+            own = {name: value for name, value in values.items() if not (number and template.fields()[name].seed)} if number else values
+            yield where, _named(where, lambda own=own: fill(template, own))
+
+
+def _bare(workflow: Any) -> Any:
+    return workflow["prompt"] if isinstance(workflow, dict) and isinstance(workflow.get("prompt"), dict) else workflow
+
+
+def _rows(command: SubmitCommand) -> Iterator[tuple[str, dict[str, str]]]:
+    """(where it is from, the fields that are given)."""
+    if command.prompt is not None:
+        yield "--prompt", {**command.values, "prompt": command.prompt}
+        return
+    lines = _read(command.prompts).decode("utf-8-sig", "replace").splitlines(keepends=True)
+    table = csv.DictReader(lines, strict=True)
+    try:
+        if "prompt" not in (table.fieldnames or ()):
+            raise InputError(f"{command.prompts} has no column `prompt`.", "Name the columns in its first line.")
+        for number, row in enumerate(table, start=1):
+            if number > _MOST_ROWS:
+                raise InputError(f"{command.prompts} has more than {_MOST_ROWS} rows.", "Cut it into several.")
+            if None in row or None in row.values():
+                raise InputError(f"{command.prompts}, line {table.line_num}: there are more or fewer columns than names.")
+            yield f"{command.prompts}, line {table.line_num}", {**command.values, **{name: text for name, text in row.items() if text}}
+    except csv.Error as error:
+        raise InputError(f"{command.prompts}, line {table.line_num}: {error}.", "Save it as CSV, in UTF-8.") from error
+
+
+def _prepared(command: SubmitCommand, graph: Any, where: str) -> Submission:
+    more = dict(command.more)
+    owner, webhook = more.pop("owner"), more.pop("webhook")
+    if webhook:
+        check_url(webhook, allows_private=True)  # whether it may go there, the worker decides
+    extra = {"webhook": webhook} if webhook else {}
+    folders, most = Folders(command.store.data_dir, owner), command.store.max_pixel_steps
+    submission, workflow = _named(where, lambda: prepare(graph, catalog(), folders, extra=extra, max_pixel_steps=most, **more))
+    if workflow.node_errors:
+        raise WorkflowError("prompt_outputs_failed_validation", f"{where}: some outputs cannot be made", node_errors=workflow.node_errors)
+    return submission
+
+
+def _named(where: str, make: Callable[[], Any]) -> Any:
+    """An error says which row it is about."""
+    try:
+        return make()
+    except StillmotionError as error:
+        if where.startswith("--"):
+            raise
+        raise InputError(f"{where}: {error.message}", error.hint) from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise UnreadableFileError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from error
+
+
+def _shown(found: list[Job], is_json: bool) -> str:
+    return json.dumps([job_document(job) for job in found]) if is_json else job_table(found)

@@ -1,0 +1,61 @@
+"""A job as a JSON document: for the API, for webhooks, for the command line."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from errors import InputError
+from jobs.job import Job, Output
+from jobs.progress import Snapshot
+
+_OWN_DETAILS = ("id",)  # of an error: what a person may need when he asks
+
+
+def job_document(job: Job, root: str = "") -> dict[str, Any]:
+    """What the table knows. `root`: the path under which a proxy shows us, for the addresses of files. Logs are not in it."""
+    return {
+        "id": job.id, "status": job.status.value, "title": job.title, "tags": list(job.tags), "owner": job.owner, "batch": job.batch,
+        "created": utc(job.created), "started": utc(job.started), "ended": utc(job.ended), "deleted": utc(job.deleted_at),
+        "queued_seconds": round(job.queued_seconds, 3), "run_seconds": round(job.run_seconds, 3), "attempts": job.attempts,
+        "is_favourite": job.is_favourite, "is_cancel_requested": job.is_cancel_requested, "warnings": list(job.warnings),
+        "outputs": [output_document(job, output, root) for output in job.files], "cached": list(job.cached),
+        "stage_seconds": job.stage_seconds, "device": job.device, "peak_bytes": job.peak_bytes, "error": error_document(job),
+    }  # fmt: skip
+
+
+def output_document(job: Job, output: Output, root: str = "") -> dict[str, Any]:
+    """A file, and where it can be had."""
+    query = {"filename": output.filename, "subfolder": output.subfolder, "type": output.type}
+    query |= {"owner": job.owner} if job.owner else {}
+    return {**asdict(output), "url": f"{root}/view?{urlencode(query)}"}
+
+
+def error_document(job: Job) -> dict[str, Any] | None:
+    if job.error is None:
+        return None
+    kept = {name: job.error.details[name] for name in _OWN_DETAILS if name in job.error.details}
+    return {"code": job.error.code, "message": job.error.message, "hint": job.error.hint, "node": job.error.node} | kept
+
+
+def progress_document(snapshot: Snapshot | None) -> dict[str, Any] | None:
+    """How far a running job is; None if it does not run."""
+    if snapshot is None or snapshot.status != "running":
+        return None
+    names = ("stage", "node", "step", "total")
+    return {name: getattr(snapshot, name) for name in names} | {"seconds": round(snapshot.seconds, 3)}
+
+
+def utc(seconds: float | None) -> str | None:
+    """ISO 8601, to the millisecond."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def day_start(text: str) -> float:
+    """The beginning of a day (UTC) in unix seconds. Raises InputError."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+    except ValueError as error:
+        raise InputError(f"{text[:50]!r} is no day.", "Write it as 2026-03-01.") from error
