@@ -237,7 +237,9 @@ def replay(server: House, user: str, exchange: dict[str, Any], **more: Any) -> r
 @contextlib.contextmanager
 def serving(app: Callable) -> Iterator[str]:
     """Gives its address; the server runs until the block ends."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_level="warning", log_config=None, lifespan="off", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
