@@ -121,10 +121,11 @@ class StageClock:
 
 
 class Engine:
-    """What jobs share. Models stay on the shelf and results in the cache for the next one; one job at a time."""
+    """What jobs share. Models stay on the shelf and results in the cache for the next one; one job at a time. Without a shelf there is one
+    for as much as the machine can spare."""
 
     def __init__(self, machine: MachineSettings = AUTOMATIC, shelf: Shelf | None = None, cache: Cache | None = None) -> None:
-        self.machine, self.shelf = machine, Shelf() if shelf is None else shelf
+        self.machine, self.shelf, self._sizes_shelf = machine, Shelf() if shelf is None else shelf, shelf is None
         self.cache = Cache(memory_bytes=0) if cache is None else cache
 
     @cached_property
@@ -132,6 +133,8 @@ class Engine:
         """What it runs on. Raises InputError, UnknownNameError for what is not there."""
         placement = memory.choose_placement(self.machine.device, self.machine.attention, self.machine.dtype)
         memory.limit(placement.device, self.machine.vram_limit)
+        if self._sizes_shelf:
+            self.shelf.budget_bytes = memory.budget_bytes(placement.device)
         return placement
 
     def idle(self) -> None:
