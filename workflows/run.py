@@ -190,9 +190,11 @@ class _Job:
             self.result.cached = tuple(node.id for node in self.order if node.id not in needed)
             self.result.is_whole = not any(self.workflow.nodes[i].node_class.keeps for i in self.result.cached)
             self.tell(Cached(self.result.cached))
+            last_use = {link.node: node.id for node in self.order if node.id in needed for link in node.links().values()}
             for node in self.order:
                 if node.id in needed:
                     self._work(bench, node)
+                    self._let_go(node.id, last_use)
 
         # 3. What is to be said of it.
         self.clock.stop()
@@ -280,6 +282,11 @@ class _Job:
             self.engine.cache.put(key, values, on_disk=node.node_class.keeps)
         self.values[node.id] = values
         self.tell(NodeDone(node.id, self.result.outputs.get(node.id)))
+
+    def _let_go(self, done: str, last_use: Mapping[str, str]) -> None:
+        """Of what no later node needs; the cache keeps what it has room for."""
+        for i in [i for i in self.values if last_use.get(i, done) == done]:
+            del self.values[i]
 
     def _input(self, value: Any) -> Any:
         return self.values[value.node][value.slot] if isinstance(value, Link) else value
