@@ -95,7 +95,11 @@ class Failure:
     @classmethod
     def of(cls, error: StillmotionError) -> Failure:
         """Whoever runs the nodes may set `node` and `details` on the error."""
-        return cls(error.code, error.message, error.hint, str(getattr(error, "node", "")), dict(getattr(error, "details", {})))
+        details = getattr(error, "details", None)
+        told = (
+            dict(details) if isinstance(details, Mapping) else {"node_errors": error.node_errors} if hasattr(error, "node_errors") else {}
+        )
+        return cls(error.code, error.message, error.hint, str(getattr(error, "node", "")), told)
 
 
 @dataclass(frozen=True)

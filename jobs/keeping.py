@@ -37,7 +37,10 @@ def keep_within(
         except (OSError, StillmotionError) as error:
             log.warning("%s could not be removed: %s", output.filename, error)
     for job in plan.jobs:
-        record_of(data_dir, job.id).unlink(missing_ok=True)
+        try:
+            record_of(data_dir, job.id).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("The record of job %s could not be removed: %s", job.id, error)
     store.purge(job.id for job in plan.jobs)
     return plan
 
@@ -64,7 +67,7 @@ def reindex(store: JobStore, data_dir: Path) -> tuple[int, int]:
     for owner, path in _results(data_dir, owners):
         folder = Folders(data_dir, owner).of("output")
         subfolder = path.parent.relative_to(folder).as_posix().removeprefix(".")
-        if (owner, subfolder, path.name) not in known and not store.owners_of(path.name, subfolder):
+        if (owner, subfolder, path.name) not in known and owner not in store.owners_of(path.name, subfolder):
             loose += _restore_loose(store, owner, path, subfolder)
     return restored, loose
 
@@ -74,9 +77,11 @@ def _from_record(document: dict[str, Any], data_dir: Path) -> tuple[Submission, 
     files = tuple(file for file in (Output(**one) for one in document["files"]) if _size(folders, file))
     submission = Submission(
         document["workflow"], document["owner"], document["title"], tuple(document["tags"]), job_id=document["id"],
-        extra=document["extra"], work=document["work"],
+        extra=document["extra"], work=document["work"], targets=document["targets"] and tuple(document["targets"]),
     )  # fmt: skip
-    outcome = Outcome(document["outputs"], stage_seconds=document["stage_seconds"], device=document["device"], files=files)
+    outcome = Outcome(
+        document["outputs"], document["warnings"], stage_seconds=document["stage_seconds"], device=document["device"], files=files
+    )
     return submission, outcome, float(document["created"])
 
 

@@ -27,7 +27,7 @@ class JobEvent:
     """Something that happened to a job; `job_id` is "" for paused and resumed. What `data` holds:
 
     queued, started, succeeded, failed, canceled, requeued, deleted: `job`, as it is then
-    cached: `nodes`, their ids     node: `node_id`, which begins     output: `node_id`, `ui` (ComfyUI's dict), `is_cached`
+    cached: `nodes`, their ids     node: `node_id`, which begins     output: `node_id`, `ui` (ComfyUI's), `is_cached`, `files` (Outputs)
     progress: `node_id`, `stage`, `step`, `total`     preview: `node_id`, `image` (bytes), `format` ("jpeg" or "png")
     """
 

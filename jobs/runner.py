@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +16,10 @@ from jobs.keeping import record_of
 from jobs.publications import Journal
 from pipelines.progress import IsCanceled, Progress
 from pipelines.values import Saved
+from workflows.advice import advice
 from workflows.declare import Catalog
 from workflows.folders import Folders
-from workflows.graph import Workflow
+from workflows.graph import Workflow, WorkflowError
 
 if TYPE_CHECKING:
     from workflows.run import Engine, Event, Run
@@ -31,7 +33,7 @@ class Runner:
     """`make_engine` is called at the first job, since it loads PyTorch. A `Run` for `Worker`."""
 
     def __init__(self, data_dir: Path, catalog: Catalog, make_engine: Callable[[], Engine]) -> None:
-        self.data_dir, self.catalog, self._make_engine = data_dir, catalog, make_engine
+        self.data_dir, self.catalog, self._make_engine = data_dir.absolute(), catalog, make_engine
 
     @cached_property
     def engine(self) -> Engine:
@@ -46,12 +48,14 @@ class Runner:
         """Raises StillmotionError, with the node in `node`; Canceled."""
         folders = Folders(self.data_dir, job.owner)
         workflow = Workflow.parse(job.workflow, self.catalog, folders, job.targets)
+        if set(job.targets or ()) - set(workflow.targets):  # a file that was there when it was submitted
+            raise WorkflowError("prompt_outputs_failed_validation", "It cannot be made any more", node_errors=workflow.node_errors)
         extra = job.extra.get("extra_pnginfo")
         run = self.engine.execute(
-            workflow, folders, extra=extra if isinstance(extra, Mapping) else {}, tell=_Teller(report), is_canceled=is_canceled,
+            workflow, folders, extra=extra if isinstance(extra, Mapping) else {}, tell=_Teller(report, folders), is_canceled=is_canceled,
             journal=_Account(journal), keeps_metadata=not job.extra.get("without_metadata"),
         )  # fmt: skip
-        outcome = outcome_of(run, job, folders)
+        outcome = outcome_of(run, advice(workflow, folders), folders)
         record(self.data_dir, job, outcome)
         return outcome
 
@@ -59,8 +63,8 @@ class Runner:
 class _Teller:
     """The engine's events as the board takes them."""
 
-    def __init__(self, report: Report) -> None:
-        self.report = report
+    def __init__(self, report: Report, folders: Folders) -> None:
+        self.report, self.folders = report, folders
 
     def __call__(self, event: Event) -> None:
         from workflows.run import Cached, NodeDone, NodeStarted
@@ -74,7 +78,8 @@ class _Teller:
             case NodeStarted():
                 self.report("node", {"node_id": event.node})
             case NodeDone(ui=ui) if ui is not None:
-                self.report("output", {"node_id": event.node, "ui": dict(ui), "is_cached": False})
+                files = files_of(event.node, ui, event.files, self.folders)
+                self.report("output", {"node_id": event.node, "ui": dict(ui), "is_cached": False, "files": files})
 
 
 class _Account:
@@ -94,35 +99,30 @@ class _Account:
         self.journal.written(node, key, saved.ui, saved.files)
 
 
-def outcome_of(run: Run, job: Job, folders: Folders) -> Outcome:
-    files = [Output(node, *entry) for node, ui in run.outputs.items() for entry in _entries(ui, folders)]
-    shown = {(file.type, file.subfolder, file.filename) for file in files}
-    files += [file for file in _beside(run, folders) if (file.type, file.subfolder, file.filename) not in shown]
+def outcome_of(run: Run, said: Sequence[str], folders: Folders) -> Outcome:
+    """`said`: advice about the workflow."""
+    files = [file for node, ui in run.outputs.items() for file in files_of(node, ui, run.files[node], folders)]
     return Outcome(
-        outputs=run.outputs, warnings=[*job.warnings, *run.notes], stage_seconds=run.seconds, peak_bytes=run.peak_bytes,
+        outputs=run.outputs, warnings=[*said, *run.notes], stage_seconds=run.seconds, peak_bytes=run.peak_bytes,
         device=run.placement.get("device", ""), cached=list(run.cached), files=tuple(files), is_whole=run.is_whole,
     )  # fmt: skip
 
 
-def _entries(ui: Mapping[str, Any], folders: Folders) -> list[tuple[str, str, str, str, int]]:
-    """(kind, file name, folder, type, bytes) of every file that a node shows."""
+def files_of(node: str, ui: Mapping[str, Any], paths: Iterable[Path], folders: Folders) -> list[Output]:
+    """Every file that a node has written: those that it shows under their kind, posters and sidecars as "beside"."""
+    shown = {
+        (entry["type"], entry["subfolder"], entry["filename"]): kind
+        for kind, entries in ui.items()
+        for entry in entries
+        if isinstance(entry, Mapping) and "filename" in entry
+    }
     found = []
-    for kind, shown in ui.items():
-        for entry in shown:
-            if isinstance(entry, Mapping) and "filename" in entry:
-                path = folders.of(entry["type"]) / entry["subfolder"] / entry["filename"]
-                found.append((kind, entry["filename"], entry["subfolder"], entry["type"], path.stat().st_size if path.exists() else 0))
-    return found
-
-
-def _beside(run: Run, folders: Folders) -> list[Output]:
-    """Files that no node shows: posters and sidecars. They go where the job goes."""
-    found = []
-    for node, paths in run.files.items():
-        for path in paths:
-            kind = next(kind for kind in ("output", "temp") if path.is_relative_to(folders.of(kind)))
-            subfolder = path.parent.relative_to(folders.of(kind)).as_posix()
-            found.append(Output(node, "beside", path.name, "" if subfolder == "." else subfolder, kind, path.stat().st_size))
+    for path in paths:
+        kind = next((kind for kind in ("output", "temp") if path.is_relative_to(folders.of(kind))), "")
+        if kind and path.is_file():  # or somebody has taken it away meanwhile
+            subfolder = path.parent.relative_to(folders.of(kind)).as_posix().removeprefix(".")
+            place = kind, subfolder, path.name
+            found.append(Output(node, shown.get(place, "beside"), path.name, subfolder, kind, path.stat().st_size))
     return found
 
 
@@ -132,12 +132,16 @@ def record(data_dir: Path, job: Job, outcome: Outcome) -> None:
     document = {
         "id": job.id, "owner": job.owner, "title": job.title, "tags": job.tags, "created": job.created, "workflow": job.workflow,
         "extra": job.extra, "work": job.work, "outputs": outcome.outputs, "stage_seconds": outcome.stage_seconds,
-        "device": outcome.device, "files": [asdict(file) for file in outcome.files],
+        "device": outcome.device, "files": [asdict(file) for file in outcome.files], "targets": job.targets,
+        "warnings": outcome.warnings,
     }  # fmt: skip
     part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(document), "utf-8")
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(document, file)
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:  # the films are there, and the database knows them
         log.warning("The record of job %s could not be written: %s", job.id, error)

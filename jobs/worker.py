@@ -193,7 +193,8 @@ class _Seen:
 
     def report(self, kind: EventKind, data: dict[str, Any]) -> None:
         if kind == "output":
-            self.outcome = replace(self.outcome, outputs=self.outcome.outputs | {data["node_id"]: data["ui"]})
+            files = (*self.outcome.files, *data.get("files", ()))
+            self.outcome = replace(self.outcome, outputs=self.outcome.outputs | {data["node_id"]: data["ui"]}, files=files)
         elif kind == "cached":
             self.outcome = replace(self.outcome, cached=[*self.outcome.cached, *data["nodes"]])
         self.board.publish(JobEvent(self.job_id, kind, data))

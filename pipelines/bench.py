@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from errors import InputError
 from pipelines import checkpoints, picture
 from pipelines import latents as latent
-from pipelines.image_to_video import condition, decode_frames, guidance_scale, sample_motion
+from pipelines.image_to_video import condition, crop_to_aspect, decode_frames, guidance_scale, sample_motion
 from pipelines.memory import Placement
 from pipelines.model_files import file_key
 from pipelines.models import Denoiser, Loading, Single, TextEncoders, load_denoiser, load_encoders, load_vae, load_vision
 from pipelines.parameters import MotionSettings, Sampling
 from pipelines.pieces import Plan, Relief, fewer_stay, uncut
-from pipelines.progress import IsCanceled, Report
+from pipelines.progress import IsCanceled, Report, Steps
 from pipelines.read_video import read_video
 from pipelines.shelf import Shelf
 from pipelines.text_to_image import decode, encode, encode_prompt, sample_still
@@ -78,7 +78,7 @@ class Bench:
         return Pictures(np.concatenate([first.pixels, second.pixels]), first.draw)
 
     def encode_prompt(self, clip: TextSource, text: str) -> Conditioning:
-        encoders: TextEncoders = self._models(dataclasses.replace(clip, last_layer=-1))
+        encoders: TextEncoders = self._models(dataclasses.replace(clip, last_layer=None))
         return encode_prompt(encoders, text, self.relief, last_layer=clip.last_layer)
 
     def condition_motion(self, vision: VisionSource, vae: VaeSource, still: Pictures, settings: MotionSettings) -> MotionConditioning:
@@ -102,6 +102,7 @@ class Bench:
                 hint = "Connect the model and the conditioning of the same stage."
                 raise InputError(f"{model.path.name} has to be told of {given}, and is told of something else.", hint)
         models: Denoiser = self._models(ModelSource(model.path, model.kind, model.loras))
+        _check_told(model.path.name, models, positive, negative)
         if model.kind == "still":
             return sample_still(models, positive, negative, latents, sampling, self.report, self.is_canceled, self.relief)
         low = sampling.guidance if model.min_guidance is None else model.min_guidance
@@ -119,8 +120,12 @@ class Bench:
 
     def encode(self, vae: VaeSource, pictures: Pictures) -> Latents:
         autoencoder: Single = self._models(vae)
-        pixels = torch.from_numpy(pictures.pixels).permute(0, 3, 1, 2) * 2 - 1
-        return Latents(encode(autoencoder.module, pixels, "still", self.relief).cpu().numpy())
+        height, width = pictures.pixels.shape[1:3]
+        if min(height, width) < 8:
+            raise InputError(f"A picture of {width}x{height} pixels is too small for latents.", "A side must have 8 pixels.")
+        pixels = torch.from_numpy(pictures.pixels).permute(0, 3, 1, 2)
+        steps = Steps("still", len(pixels), self.report, self.is_canceled)
+        return Latents(encode(autoencoder.module, pixels, "still", self.relief, steps).cpu().numpy())
 
     def empty_latents(self, width: int, height: int, count: int) -> Latents:
         return latent.empty(width, height, count)
@@ -134,8 +139,8 @@ class Bench:
         if not width and not height:
             return pictures
         width, height = width or max(1, round(w * height / h)), height or max(1, round(h * width / w))
-        pixels = cropped(pictures.pixels, width, height) if is_cropped else pictures.pixels
-        return Pictures(scaled(pixels, width, height, method))
+        pixels = torch.from_numpy(pictures.pixels).permute(0, 3, 1, 2)
+        return Pictures(scaled(crop_to_aspect(pixels, width, height) if is_cropped else pixels, width, height, method), pictures.draw)
 
     def writing(self, work: Callable[[], T]) -> T:
         """Work that only needs memory of the host, for the files."""
@@ -159,24 +164,26 @@ class Bench:
         return (file_key(source.path), *(file_key(path) for path, _ in getattr(source, "loras", ())))
 
 
+def _check_told(name: str, models: Denoiser, *told: Conditioning | MotionConditioning) -> None:
+    """Raises InputError if a UNet is told by the encoders of another family of models."""
+    config = models.unet.config
+    for one in told:
+        width = (one.context if isinstance(one, Conditioning) else one.embedding).shape[-1]
+        wants_pooled = getattr(config, "addition_embed_type", None) == "text_time"
+        if width != config.cross_attention_dim or wants_pooled != (getattr(one, "pooled", None) is not None):
+            hint = "Take the prompt's CLIP from the same checkpoint as the model."
+            raise InputError(f"{name} cannot read what it is told: that is for another family of models.", hint)
+
+
 METHODS = {"nearest-exact": "nearest-exact", "bilinear": "bilinear", "area": "area", "bicubic": "bicubic", "lanczos": ""}
 
 
-def cropped(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """(n, h, w, 3) cut in the middle to the aspect of width x height."""
-    h, w = pixels.shape[1:3]
-    new_w, new_h = min(w, max(1, round(h * width / height))), min(h, max(1, round(w * height / width)))
-    top, left = (h - new_h) // 2, (w - new_w) // 2
-    return pixels[:, top : top + new_h, left : left + new_w]
-
-
-def scaled(pixels: np.ndarray, width: int, height: int, method: str) -> np.ndarray:
-    """(n, h, w, 3) to (n, height, width, 3)."""
+def scaled(pixels: torch.Tensor, width: int, height: int, method: str) -> np.ndarray:
+    """(n, 3, h, w) in 0..1 to (n, height, width, 3)."""
     if method == "lanczos":
         from PIL import Image
 
-        bytes_ = np.clip(pixels * 255, 0, 255).astype(np.uint8)
+        bytes_ = (pixels.permute(0, 2, 3, 1).numpy() * 255).clip(0, 255).astype(np.uint8)
         resized = [np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)) for picture in bytes_]
         return np.stack(resized).astype(np.float32) / 255
-    x = F.interpolate(torch.from_numpy(pixels).permute(0, 3, 1, 2), size=(height, width), mode=METHODS[method])
-    return x.permute(0, 2, 3, 1).contiguous().numpy()
+    return F.interpolate(pixels, size=(height, width), mode=METHODS[method]).permute(0, 2, 3, 1).contiguous().numpy()

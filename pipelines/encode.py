@@ -28,7 +28,7 @@ from pipelines.probe import probe, run_ffmpeg
 logger = logging.getLogger(__name__)
 
 WEBP_METHODS = {"default": 4, "fastest": 0, "slowest": 6}
-FPS_RANGE = (0.01, 240)
+FPS_RANGE = (0.01, 1000)
 GIF_FPS_RANGE = (0.01, 50)  # browsers show what is faster at 10
 _GIF_SIDE, _GIF_SECONDS = 65535, 655  # the format's 16 bits; pictures that repeat are stored as one, so the whole film has to fit
 _GIF_SAMPLE = 32768  # pixels that a palette is made of; more take longer and mend next to nothing

@@ -108,10 +108,10 @@ def sample_motion(
 
 
 def for_sampling(told: MotionConditioning, latents: Latents, device: torch.device) -> MotionConditioning:
-    """On the device; the still's latent brought to the size of the frames' (bilinear), if they differ."""
+    """On the device; the still's latent cut and brought to the size of the frames', if they differ."""
     latent, size = told.latent.to(device), latents.samples.shape[2:]
     if latent.shape[2:] != size:
-        latent = F.interpolate(latent, size=size, mode="bilinear")
+        latent = crop_and_resize(latent, size[1], size[0])
     return MotionConditioning(told.embedding.to(device), latent, told.ids.to(device))
 
 
@@ -134,7 +134,7 @@ def condition(
     pixels = crop_and_resize(pixels, settings.width, settings.height)
     if settings.augmentation_level > 0:
         pixels = pixels + augmentation_noise(settings, still.draw) * settings.augmentation_level
-    latent = encode(vae, pixels * 2 - 1, "motion", relief).cpu()
+    latent = encode(vae, pixels, "motion", relief)
     ids = torch.tensor([[settings.fps - 1, settings.motion_bucket_id, settings.augmentation_level]])
     return MotionConditioning(embedding, latent, ids)
 
@@ -171,7 +171,12 @@ def clip_pixels(pixels: Tensor) -> Tensor:
 
 
 def crop_and_resize(pixels: Tensor, width: int, height: int) -> Tensor:
-    """Cut (1, 3, h, w) to the aspect of width x height, whole pixels and as many at either end, then scale it (bilinear)."""
+    """Cut (n, c, h, w) to the aspect of width x height, then scale it (bilinear)."""
+    return F.interpolate(crop_to_aspect(pixels, width, height), size=(height, width), mode="bilinear")
+
+
+def crop_to_aspect(pixels: Tensor, width: int, height: int) -> Tensor:
+    """(n, c, h, w) cut to the aspect of width x height: whole pixels, as many at either end."""
     h, w = pixels.shape[2:]
     old, new = w / h, width / height
     if old > new:
@@ -180,7 +185,7 @@ def crop_and_resize(pixels: Tensor, width: int, height: int) -> Tensor:
     elif old < new:
         cut = min(round((h - h * (old / new)) / 2), (h - 1) // 2)
         pixels = pixels[:, :, cut : h - cut]
-    return F.interpolate(pixels, size=(height, width), mode="bilinear")
+    return pixels
 
 
 def guidance_scale(low: float, high: float, frames: int, shape: str = "linear") -> Tensor:

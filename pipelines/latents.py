@@ -34,8 +34,11 @@ def start(spacing: DiscreteSigmas | ContinuousSigmas, sampling: Sampling, latent
     return spacing.noise_latent(noise, samples, sigmas[0])
 
 
-def draw_of(sampling: Sampling, latents: Latents) -> Draw:
-    """What a run leaves ComfyUI's global generator at: it is seeded for the initial noise, and one later for ddim's unused noise."""
+def draw_of(sampling: Sampling, latents: Latents) -> Draw | None:
+    """What a run leaves ComfyUI's global generator at: it is seeded for the initial noise, if there is any, and one later for ddim's
+    unused noise."""
+    if not sampling.adds_noise:
+        return latents.draw
     seed = (sampling.seed + 1) % 2**64 if sampling.sampler == "ddim" else sampling.seed
     return Draw(seed, latents.samples.shape)
 

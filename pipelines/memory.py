@@ -207,10 +207,11 @@ def free_bytes(device: torch.device) -> int | None:
     return _free_host_bytes()
 
 
-def budget_bytes(device: torch.device) -> int:
-    """What models may take while others work: half of what is free, and a little where nobody knows."""
+def budget_bytes(device: torch.device, limit_gib: float = 0) -> int:
+    """What models may take while others work: half of what is free, or of the limit if that is less; a little where nobody knows."""
     free = free_bytes(device)
-    return GIB if free is None else free // 2
+    known = [*([] if free is None else [free]), *([round(limit_gib * GIB)] if limit_gib else [])]
+    return min(known, default=2 * GIB) // 2
 
 
 def _free_host_bytes(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int | None:

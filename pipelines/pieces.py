@@ -205,6 +205,12 @@ class Relief:
             self.notes.append(f"Memory ran out {_WORDS[phase]}; {note}.")
             log.warning("%s", self.notes[-1])
 
+    @property
+    def has_seams(self) -> bool:
+        """Whether anything is decoded or encoded in tiles, or fewer frames together than a temporal decoder usually sees."""
+        usual = Plan()
+        return any(plan.tile or plan.together < usual.together for plan in (self.plan, *self._cuts.values()))
+
     def cut(self, phase: str) -> Plan:
         """The plan of this phase by now."""
         return self._cuts.get(phase, self.plan)
@@ -226,8 +232,11 @@ class Relief:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            node = getattr(error, "node", "")
         release(self.device)
-        raise MemoryExhaustedError("There is not enough memory for this film.", self._advice("motion", self.plan))
+        exhausted = MemoryExhaustedError("There is not enough memory for this film.", self._advice("motion", self.plan))
+        exhausted.node = node
+        raise exhausted
 
     def _remedies(self, phase: str, smaller: Smaller, busy: Sequence[nn.Module]) -> Iterator[str]:
         """One measure after the other, each told in words once it is taken."""

@@ -185,22 +185,23 @@ def encode(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, text: str, *, 
 
 @torch.no_grad()
 def encode_xl(
-    first: tuple[CLIPTextModel, CLIPTokenizer], second: tuple[CLIPTextModelWithProjection, CLIPTokenizer], text: str
+    first: tuple[CLIPTextModel, CLIPTokenizer], second: tuple[CLIPTextModelWithProjection, CLIPTokenizer], text: str, *, layer: int = -2
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The conditioning of a prompt for Stable Diffusion XL (Podell et al. 2023, arXiv 2307.01952), as `encode` gives it: the context (1,
     blocks * block length, width of both), and the pooled vector (1, projected width).
 
-    Of each encoder it is the output of the last layer but one, without the final layer norm. The pooled vector is the second one's, of
-    the last layer after the final layer norm at the end token, projected; as in ComfyUI only the first block's, and without weights.
+    Of each encoder it is the output of `layer`, the last but one, without the final layer norm (beyond the first it is the last). The
+    pooled vector is the second one's, of the last layer after the final layer norm at the end token, projected; as in ComfyUI only the
+    first block's, and without weights.
     """
     pooled = []
 
-    def penultimate(encoder: CLIPTextModel, ids: torch.Tensor) -> torch.Tensor:
+    def hidden_state(encoder: CLIPTextModel, ids: torch.Tensor) -> torch.Tensor:
         output = encoder(ids, output_hidden_states=True)
         pooled.append(getattr(output, "text_embeds", None))
-        return output.hidden_states[-2]
+        return output.hidden_states[layer if -layer <= encoder.config.num_hidden_layers else -1]
 
-    contexts = [_encode(encoder, tokenizer, text, lambda ids, e=encoder: penultimate(e, ids)) for encoder, tokenizer in (first, second)]
+    contexts = [_encode(encoder, tokenizer, text, lambda ids, e=encoder: hidden_state(e, ids)) for encoder, tokenizer in (first, second)]
     return torch.cat(contexts, dim=-1), pooled[-1][:1].float()
 
 

@@ -24,6 +24,7 @@ from pipelines.sampling import count_model_calls, sample
 from pipelines.values import Conditioning, Latents
 
 TILE_OVERLAP = 0.25
+_LAYERS_OF_SD2 = 23
 
 
 @torch.inference_mode()
@@ -43,20 +44,28 @@ def text_to_image(
 
 
 @torch.inference_mode()
-def encode_prompt(encoders: TextEncoders, text: str, relief: Relief | None = None, *, last_layer: int = -1) -> Conditioning:
-    """What the UNet is told of a prompt, on the host. `last_layer` counts from the end; Stable Diffusion XL always takes the last but one.
-    Raises InputError for a weight that is too large, MemoryExhaustedError."""
+def encode_prompt(encoders: TextEncoders, text: str, relief: Relief | None = None, *, last_layer: int | None = None) -> Conditioning:
+    """What the UNet is told of a prompt, on the host. `last_layer` counts from the end, as ComfyUI's CLIPSetLastLayer does; None is the
+    family's own. Raises InputError for a weight that is too large, MemoryExhaustedError."""
     relief, modules = relief or Relief(device=next(encoders.text_encoder.parameters()).device), encoders.modules()
 
     def read() -> Conditioning:
         if encoders.text_encoder_2 is None:
-            return Conditioning(prompt.encode(encoders.text_encoder, encoders.tokenizer, text, clip_skip=last_layer).cpu())
+            skip = _layer_of(encoders.text_encoder, last_layer)
+            return Conditioning(prompt.encode(encoders.text_encoder, encoders.tokenizer, text, clip_skip=skip).cpu())
         first, second = (encoders.text_encoder, encoders.tokenizer), (encoders.text_encoder_2, encoders.tokenizer_2)
-        context, pooled = prompt.encode_xl(first, second, text)
+        context, pooled = prompt.encode_xl(first, second, text, layer=-2 if last_layer is None else last_layer)
         return Conditioning(context.cpu(), pooled.cpu())
 
     with relief.bring("still", *modules):
         return relief("still", lambda _: read(), busy=modules)
+
+
+def _layer_of(encoder: torch.nn.Module, last_layer: int | None) -> int:
+    """Stable Diffusion 2 takes the last layer but one, so its encoder is kept without the last: there -2 is the end."""
+    if last_layer is None:
+        return -1
+    return min(-1, last_layer + 1) if encoder.config.num_hidden_layers == _LAYERS_OF_SD2 else last_layer
 
 
 @torch.inference_mode()
@@ -187,22 +196,26 @@ def _decode_next(vae: torch.nn.Module, latents: Tensor, is_temporal: bool, tile:
 
 
 @torch.inference_mode()
-def encode(vae: torch.nn.Module, pixels: Tensor, phase: str, relief: Relief, *, tile: int = 0) -> Tensor:
-    """(n, 3, height, width) in -1..1 to the mean of the unscaled latents, (n, 4, h, w), one by one. A side that is no multiple of 8 loses
-    its rest, as much at either end. Raises MemoryExhaustedError."""
+def encode(vae: torch.nn.Module, pixels: Tensor, phase: str, relief: Relief, steps: Steps | None = None) -> Tensor:
+    """(n, 3, height, width) in 0..1 to the mean of the unscaled latents, (n, 4, h, w), one by one. A side that is no multiple of 8 loses
+    its rest, as much at either end. Raises MemoryExhaustedError, Canceled."""
     h, w = pixels.shape[2] // 8, pixels.shape[3] // 8
-    pixels = centre_crop(pixels, 8 * w, 8 * h).to(relief.device, vae.dtype)
+    pixels = centre_crop(pixels, 8 * w, 8 * h)
 
     def mean(part: Tensor) -> Tensor:
         return vae.encode(part).latent_dist.mean.float()
 
     def one(picture: Tensor, plan: Plan) -> Tensor:
-        side = min(filter(None, (tile, plan.tile)), default=0)
-        return in_tiles(mean, picture, side, given=8, made=1) if side else mean(picture)
+        shown = (picture * 2 - 1).to(relief.device, vae.dtype)
+        return (in_tiles(mean, shown, plan.tile, given=8, made=1) if plan.tile else mean(shown)).cpu()
 
+    cuts, found = decoding_cuts(1, h, w), []
     with relief.bring(phase, vae):
-        cuts = decoding_cuts(1, h, w)
-        return torch.cat([relief(phase, partial(one, picture[None]), cuts, busy=(vae,)) for picture in pixels])
+        for picture in pixels:
+            if steps:
+                steps()
+            found.append(relief(phase, partial(one, picture[None]), cuts, busy=(vae,)))
+    return torch.cat(found)
 
 
 def centre_crop(pixels: Tensor, width: int, height: int) -> Tensor:

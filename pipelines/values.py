@@ -32,11 +32,11 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class TextSource:
-    """The text encoders of a checkpoint; `last_layer` counts from the end, -1 is the last."""
+    """The text encoders of a checkpoint; `last_layer` counts from the end, -1 is the last, None the one that the family takes."""
 
     path: Path
     loras: LoraStrengths = ()
-    last_layer: int = -1
+    last_layer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,11 @@ class Mask:
     """`values` (n, height, width) float32: 1 where a picture is transparent."""
 
     values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Audio:
+    """The sound of a film. Nothing here makes or keeps any; it has its place in ComfyUI's nodes."""
 
 
 @dataclass(frozen=True)

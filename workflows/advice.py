@@ -72,7 +72,7 @@ def title_of(workflow: Workflow) -> str:
         while isinstance(link, Link):
             source = workflow.nodes[link.node]
             if isinstance(source.inputs.get("text"), str) and source.inputs["text"].strip():
-                return " ".join(source.inputs["text"].split())[:200]
+                return " ".join(source.inputs["text"].split())[:200].encode("utf-8", "replace").decode()
             link = source.inputs.get("positive")
     pictures = [node.inputs["image"] for node in workflow.named("LoadImage")]
     return next((name for name in pictures if isinstance(name, str)), "")

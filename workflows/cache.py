@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import time
 import zlib
 from collections import OrderedDict
 from contextlib import suppress
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 GIB = 2**30
 _KEPT = {"Latents": (Latents, "samples"), "Pictures": (Pictures, "pixels")}
+_ABANDONED_SECONDS = 3600
 _SPARE_BYTES = GIB  # the disk is never filled for the sake of a cache
 Values = tuple[Any, ...]
 
@@ -97,6 +99,8 @@ class Cache:
     def _write(self, path: Path, value: Latents | Pictures) -> None:
         """A disk that is full, or does not take it, costs the cache and not the job."""
         part = path.with_suffix(".part")
+        if size_of(value) > self.disk_bytes:
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._make_room(size_of(value))
@@ -104,13 +108,16 @@ class Cache:
                 return
             _save(value, part)
             part.replace(path)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             log.warning("a result could not be kept: %s", error)
             with suppress(OSError):
                 part.unlink(missing_ok=True)
 
     def _make_room(self, size: int) -> None:
         files = sorted((status.st_mtime, status.st_size, path) for path in self.folder.glob("*.safetensors") if (status := path.stat()))
+        for old in self.folder.iterdir():  # what killed processes have left
+            if old.suffix != ".safetensors" and time.time() - old.stat().st_mtime > _ABANDONED_SECONDS:
+                old.unlink(missing_ok=True)
         total = sum(each for _, each, _ in files) + size
         for _, each, path in files:
             if total <= self.disk_bytes:
@@ -120,8 +127,10 @@ class Cache:
 
 
 def size_of(value: Any) -> int:
-    """Bytes of the arrays and tensors that a value holds."""
-    return 200 + sum(part.nbytes for part in getattr(value, "__dict__", {}).values() if hasattr(part, "nbytes"))
+    """Bytes of the arrays and tensors that a value holds, and those that its parts hold."""
+    if hasattr(value, "nbytes"):
+        return value.nbytes
+    return 200 + sum(map(size_of, value.__dict__.values())) if hasattr(value, "__dict__") else 0
 
 
 def _save(value: Latents | Pictures, path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from errors import InputError
 from pipelines.parameters import Choice, LoraNames, Number, Switch, Text
 from pipelines.values import (
+    Audio,
     Conditioning,
     Filenames,
     Film,
@@ -37,7 +38,7 @@ MISSING = inspect.Parameter.empty
 WIRE_TYPES: dict[Any, str] = {
     int: "INT", float: "FLOAT", str: "STRING", bool: "BOOLEAN", ModelSource: "MODEL", TextSource: "CLIP", VaeSource: "VAE",
     VisionSource: "CLIP_VISION", Conditioning: "CONDITIONING", MotionConditioning: "CONDITIONING", Latents: "LATENT", Pictures: "IMAGE",
-    Film: "VIDEO", Mask: "MASK", Filenames: "VHS_FILENAMES", Saved: "",
+    Film: "VIDEO", Audio: "AUDIO", Mask: "MASK", Filenames: "VHS_FILENAMES", Saved: "",
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines import memory
-from pipelines.checkpoints import CheckpointFile, check_complete, is_temporal
+from pipelines.checkpoints import CheckpointFile, is_temporal
 from pipelines.parameters import MachineSettings
 from pipelines.pieces import Demand, Plan, Relief, choose_plan, room_for
 from pipelines.shelf import Shelf
@@ -16,15 +16,17 @@ _PARTS = (0.5, 0.25, 0.1, 0.03, 0.01)
 _ENCODERS = ("text_encoder", "text_encoder_2", "vision")
 
 
+Examined = tuple[CheckpointFile, dict[str, int]]  # a checkpoint's header, and how many weights each part has
+
+
 def relief_for(
-    work: Sequence[Work], headers: Sequence[CheckpointFile], placement: memory.Placement, machine: MachineSettings, shelf: Shelf
+    work: Sequence[Work], models: Sequence[Examined], placement: memory.Placement, machine: MachineSettings, shelf: Shelf
 ) -> Relief:
-    """The plan that fits this work on this machine, and what runs the work by it. `headers`: of every checkpoint that is used. Raises
-    CheckpointError if one of them lacks weights."""
+    """The plan that fits this work on this machine, and what runs the work by it. `models`: every checkpoint that is used."""
     memory.release(placement.device)
-    if not headers:
+    if not models:
         return Relief(device=placement.device, spare=shelf.drop_others, models=shelf.modules)
-    demand = demand_of(work, headers, placement, shelf.budget_bytes)
+    demand = demand_of(work, models, placement, shelf.budget_bytes)
     plan = choose_plan(demand, placement.device, machine.vram, machine.vram_limit, shelf.bytes_on(placement.device))
 
     def advice(phase: str, plan: Plan) -> str:
@@ -46,26 +48,23 @@ def relief_for(
     return Relief(plan, placement.device, spare=shelf.drop_others, models=shelf.modules, advice=advice)
 
 
-def demand_of(work: Sequence[Work], headers: Sequence[CheckpointFile], placement: memory.Placement, kept_bytes: int) -> Demand:
+def demand_of(work: Sequence[Work], models: Sequence[Examined], placement: memory.Placement, kept_bytes: int) -> Demand:
     """Of the work. `kept_bytes`: so much of models is kept while others work."""
     item, vae_item = placement.dtype.itemsize, placement.vae_dtype.itemsize
-    parts = [
-        (part, number * (vae_item if part == "vae" else item)) for header in headers for part, number in check_complete(header).items()
-    ]
-    by_file = [sum(number * item for number in check_complete(header).values()) for header in headers]
+    sizes = [{part: number * (vae_item if part == "vae" else item) for part, number in numbers.items()} for _, numbers in models]
+    headers = [header for header, _ in models]
     widths = [header.components["unet"].get("block_out_channels", [_USUAL_WIDTH])[0] for header in headers]
-    motion = [header for header in headers if header.kind == "motion"]
     films = [one for one in work if one.kind == "motion"]
-    together = sum(size for _, size in parts)
+    together = sum(sum(parts.values()) for parts in sizes)
     return Demand(
-        weights=together if together <= kept_bytes else max(by_file),
-        largest=max(size for _, size in parts),
-        encoder=max(size for part, size in parts if part in _ENCODERS),
+        weights=together if together <= kept_bytes else max(sum(parts.values()) for parts in sizes),
+        largest=max(max(parts.values()) for parts in sizes),
+        encoder=max(size for parts in sizes for part, size in parts.items() if part in _ENCODERS),
         still_positions=max((one.width * one.height // 64 * one.count for one in work if one.kind == "still"), default=0),
         frame_positions=max((one.width * one.height // 64 for one in films), default=0),
         frames=max((one.count for one in films), default=1),
         item_bytes=item,
         vae_item_bytes=vae_item,
-        is_temporal=any(map(is_temporal, motion)),
+        is_temporal=any(is_temporal(header) for header in headers if header.kind == "motion"),
         width=max(widths) / _USUAL_WIDTH,
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from errors import InputError
-from workflows.declare import MISSING, Catalog, Input, NodeClass
+from workflows.declare import MISSING, Catalog, FileChoice, Input, NodeClass
 from workflows.folders import Folders
 from workflows.literals import error_entry, literal, said
 
@@ -242,6 +242,8 @@ class _Check:
     def _link(self, i: str, declared: Input, value: list[Any]) -> Link | None:
         if not _is_link(value):
             return self._bad_link(i, declared, value, "must be a length-2 list of [node_id, slot_index]")
+        if isinstance(declared.declaration, FileChoice):
+            return self._bad_link(i, declared, value, "the name of a file has to be written")
         source, slot = value
         if source not in self.graph:
             return self._bad_link(i, declared, value, f"there is no node {source!r}")

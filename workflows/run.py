@@ -9,31 +9,34 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from errors import Canceled
 from pipelines import memory
 from pipelines.bench import Bench
-from pipelines.checkpoints import CheckpointFile, read_header
+from pipelines.checkpoints import check_complete, read_header
 from pipelines.filenames import check_room, next_name
 from pipelines.memory import Placement
+from pipelines.metadata import to_texts
 from pipelines.model_files import file_key
 from pipelines.parameters import AUTOMATIC, MachineSettings
+from pipelines.pieces import Relief
 from pipelines.progress import IsCanceled, Progress, Report, never
 from pipelines.shelf import Shelf
 from pipelines.values import Saved
 from workflows.cache import Cache
 from workflows.declare import FileChoice
-from workflows.demand import relief_for
+from workflows.demand import Examined, relief_for
 from workflows.folders import Folders
 from workflows.graph import Link, Node, Workflow
-from workflows.job_context import JobContext, unheard
+from workflows.job_context import JobContext
 from workflows.saving import Codec, check_codec
-from workflows.workload import size_of, workload
+from workflows.workload import Work, size_of, workload
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class NodeDone:
 
     node: str
     ui: Mapping[str, Any] | None = None
+    files: tuple[Path, ...] = ()
 
 
 Event = Progress | Cached | NodeStarted | NodeDone
@@ -120,6 +124,9 @@ class StageClock:
         self._stage, self._since = "", now
 
 
+_THROUGH_A_VAE = ("VAEDecode", "VAEDecodeTiled", "VAEEncode", "SVD_img2vid_Conditioning")
+
+
 class Engine:
     """What jobs share. Models stay on the shelf and results in the cache for the next one; one job at a time. Without a shelf there is one
     for as much as the machine can spare."""
@@ -127,6 +134,7 @@ class Engine:
     def __init__(self, machine: MachineSettings = AUTOMATIC, shelf: Shelf | None = None, cache: Cache | None = None) -> None:
         self.machine, self.shelf, self._sizes_shelf = machine, Shelf() if shelf is None else shelf, shelf is None
         self.cache = Cache(memory_bytes=0) if cache is None else cache
+        self._examined: dict[Any, Examined] = {}
 
     @cached_property
     def placement(self) -> Placement:
@@ -134,8 +142,17 @@ class Engine:
         placement = memory.choose_placement(self.machine.device, self.machine.attention, self.machine.dtype)
         memory.limit(placement.device, self.machine.vram_limit)
         if self._sizes_shelf:
-            self.shelf.budget_bytes = memory.budget_bytes(placement.device)
+            self.shelf.budget_bytes = memory.budget_bytes(placement.device, self.machine.vram_limit)
         return placement
+
+    def examined(self, path: Path, kind: str) -> Examined:
+        """A checkpoint's header, and how many weights each part has; looked at again only when the file is another. Raises
+        CheckpointError."""
+        key = path, kind, file_key(path)
+        if key not in self._examined:
+            header = read_header(path, kind)
+            self._examined[key] = header, check_complete(header)
+        return self._examined[key]
 
     def idle(self) -> None:
         """Give all memory back."""
@@ -171,6 +188,7 @@ class _Job:
         self.order, self.node = workflow.order(), ""
         self.clock = StageClock(lambda progress: tell(dataclasses.replace(progress, node=self.node)))
         self.values: dict[str, tuple[Any, ...]] = {}
+        self.seams: set[str] = set()
         self.result = Run()
 
     def run(self) -> Run:
@@ -180,7 +198,7 @@ class _Job:
         self._check_outputs()
         self.keys = keys_of(self.order, self.folders, placement)
         needed = self._needed()
-        relief = relief_for(work, self._headers(needed), placement, engine.machine, engine.shelf)
+        relief = self._relief(work, needed)
         bench = Bench(placement, relief, engine.shelf, self.clock, self.is_canceled)
         memory.reset_peak(placement.device)
 
@@ -190,6 +208,8 @@ class _Job:
             self.result.cached = tuple(node.id for node in self.order if node.id not in needed)
             self.result.is_whole = not any(self.workflow.nodes[i].node_class.keeps for i in self.result.cached)
             self.tell(Cached(self.result.cached))
+            for i, ui in self.result.outputs.items():  # by a run that did not come to its end
+                self.tell(NodeDone(i, ui, self.result.files[i]))
             last_use = {link.node: node.id for node in self.order if node.id in needed for link in node.links().values()}
             for node in self.order:
                 if node.id in needed:
@@ -204,27 +224,22 @@ class _Job:
         return self.result
 
     def _check_outputs(self) -> None:
-        """Before any work: whether every file can have its name, and room."""
+        """Before any work: whether every file can be written, have its name, its settings and room."""
         for node in self.order:
-            if not node.node_class.is_output:
-                continue
-            with _blamed_on(node.id):
-                inputs = node.inputs
-                folder = self.folders.of(
-                    "temp" if node.node_class.name == "PreviewImage" or inputs.get("save_output") is False else "output"
-                )
-                if "format" in inputs and "frame_rate" in inputs:
-                    check_codec(Codec(inputs["format"], inputs["frame_rate"], inputs["crf"], inputs["pix_fmt"]))
-                prefix = inputs.get("filename_prefix", "Preview")
-                if isinstance(prefix, str):
-                    folder = next_name(folder, prefix, style="image").folder
-                check_room(folder, self._most_bytes(node))
+            if node.node_class.is_output:
+                with _blamed_on(node.id):
+                    to_texts(self.context.metadata())
+                    self._check_output(node, {name: value for name, value in node.inputs.items() if not isinstance(value, Link)})
 
-    def _most_bytes(self, node: Node) -> int:
-        """Room that a node's files should find: its pixels twice over, uncompressed."""
+    def _check_output(self, node: Node, inputs: Mapping[str, Any]) -> None:
         link = next(iter(node.links().values()), None)
         width, height, count = (size_of(self.workflow, link, self.folders) if link else None) or (0, 0, 0)
-        return 6 * width * height * count + 8 * 2**20
+        if "format" in inputs and "frame_rate" in inputs:
+            check_codec(Codec(inputs["format"], inputs["frame_rate"], inputs.get("crf"), inputs.get("pix_fmt", "")), width, height)
+        is_kept = node.node_class.name != "PreviewImage" and inputs.get("save_output") is not False
+        prefix = inputs.get("filename_prefix", "Preview")
+        name = next_name(self.folders.of("output" if is_kept else "temp"), prefix, style="image", width=width, height=height)
+        check_room(name.folder, 6 * width * height * count + 8 * 2**20)
 
     def _needed(self) -> set[str]:
         """The nodes that have to be worked; the results of others that these want are taken from where they are kept."""
@@ -249,39 +264,45 @@ class _Job:
             self.result.outputs[i], self.result.files[i] = saved.ui, saved.files
         return saved is not None
 
-    def _headers(self, needed: Iterable[str]) -> list[CheckpointFile]:
-        """Of every checkpoint that is used, each once."""
+    def _relief(self, work: Sequence[Work], needed: Container[str]) -> Relief:
+        """The memory plan for the checkpoints that are used."""
         kinds = {"CheckpointLoaderSimple": "still", "ImageOnlyCheckpointLoader": "motion"}
         found = {}
         for node in self.order:
             kind = kinds.get(node.node_class.name)
-            if kind and node.id in needed and isinstance(node.inputs["ckpt_name"], str):
+            if kind and (node.id in needed or node.id in self.values):
                 with _blamed_on(node.id):
                     path = self.folders.model("checkpoints", node.inputs["ckpt_name"])
-                    found[path, kind] = read_header(path, kind)
-        return list(found.values())
+                    found[path, kind] = self.engine.examined(path, kind)
+        return relief_for(work, list(found.values()), self.engine.placement, self.engine.machine, self.engine.shelf)
 
     def _work(self, bench: Bench, node: Node) -> None:
         if self.is_canceled():
-            from errors import Canceled
-
             raise Canceled
         self.node, key = node.id, self.keys[node.id]
         self.tell(NodeStarted(node.id))
         inputs = {name: self._input(value) for name, value in node.inputs.items()}
         if node.node_class.wants_job:
             told = lambda part, target: self.journal.told(node.id, key, part, target)  # noqa: E731
-            inputs["job"] = dataclasses.replace(self.context, told=told if node.node_class.is_output else unheard)
+            inputs["job"] = dataclasses.replace(self.context, told=told)
         with _blamed_on(node.id):
             found = node.node_class.function(bench, **inputs)
         values = found if isinstance(found, tuple) else (found,)
         if node.node_class.is_output:
             self.journal.done(node.id, key, values[0])
             self.result.outputs[node.id], self.result.files[node.id] = values[0].ui, values[0].files
-        else:
+        elif not self._has_seams(bench.relief, node):
             self.engine.cache.put(key, values, on_disk=node.node_class.keeps)
         self.values[node.id] = values
-        self.tell(NodeDone(node.id, self.result.outputs.get(node.id)))
+        self.tell(NodeDone(node.id, self.result.outputs.get(node.id), self.result.files.get(node.id, ())))
+
+    def _has_seams(self, relief: Relief, node: Node) -> bool:
+        """Whether memory was so short that the result is not what it would be: then it serves this job alone. What is made of such a
+        result is no better."""
+        has_own = relief.has_seams and node.node_class.name in _THROUGH_A_VAE
+        if has_own or any(link.node in self.seams for link in node.links().values()):
+            self.seams.add(node.id)
+        return node.id in self.seams
 
     def _let_go(self, done: str, last_use: Mapping[str, str]) -> None:
         """Of what no later node needs; the cache keeps what it has room for."""
@@ -324,6 +345,7 @@ def _key_part(node: Node, name: str, value: Any, folders: Folders, keys: Mapping
     if isinstance(declaration, FileChoice) and isinstance(value, str):
         with _blamed_on(node.id):
             if declaration.folder == "input":
-                return hashlib.sha256(folders.picture(value).read_bytes()).hexdigest()
+                with folders.picture(value).open("rb") as file:
+                    return hashlib.file_digest(file, "sha256").hexdigest()
             return [value, file_key(folders.model(declaration.folder, value))]
     return value

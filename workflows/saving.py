@@ -100,8 +100,11 @@ def _write(pictures: Pictures, name: Any, codec: Codec, kept: Any) -> Path:
             return encode.save_video(frames, name, format=codec.format, fps=codec.fps, metadata=kept, **choices, **again)
 
 
-def check_codec(codec: Codec) -> None:
-    """Before any work: whether the format takes this quality and these pixels. Raises InputError, UnknownNameError."""
+def check_codec(codec: Codec, width: int = 0, height: int = 0) -> None:
+    """Before any work: whether the format takes this speed, quality, size (0: not known) and these pixels. Raises InputError,
+    UnknownNameError."""
+    if codec.format == "image/gif" and codec.fps > encode.GIF_FPS_RANGE[1]:
+        raise InputError(f"A GIF cannot play {codec.fps:g} frames a second.", f"{encode.GIF_FPS_RANGE[1]:g} are the most.")
     allowed = VIDEO_FORMATS.get(codec.format)
     if allowed is None:
         return
@@ -109,6 +112,8 @@ def check_codec(codec: Codec) -> None:
         raise UnknownNameError(f"pixel format of {codec.format}", codec.pix_fmt, allowed.pixel_formats)
     if codec.crf is not None and not 0 <= codec.crf <= allowed.max_crf:
         raise InputError(f"crf is {codec.crf}, but {codec.format} takes 0 to {allowed.max_crf}.", f"Use {allowed.crf}.")
+    if width and min(width, height) < allowed.min_side:
+        raise InputError(f"{codec.format} cannot be {width}x{height} pixels.", f"A side must have {allowed.min_side}.")
 
 
 def _name(job: JobContext, pictures: Pictures, prefix: str, style: Any, kind: str = "output") -> Any:

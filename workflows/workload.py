@@ -16,7 +16,8 @@ _PASSES_MODEL_ON = {
 }
 _PASSES_SIZE_ON = {
     "KSampler": "latent_image", "KSamplerAdvanced": "latent_image", "VAEDecode": "samples", "VAEDecodeTiled": "samples",
-    "VAEEncode": "pixels", "ImageFromBatch": "image",
+    "VAEEncode": "pixels", "ImageFromBatch": "image", "RepeatLatentBatch": "samples", "ImageScale": "image", "ImageScaleBy": "image",
+    "ImageBatch": "image1",
 }  # fmt: skip
 Size = tuple[int, int, int]  # width, height, number of pictures
 
@@ -50,9 +51,18 @@ def workload(workflow: Workflow, folders: Folders) -> list[Work]:
             continue
         kind = "motion" if loader.node_class.name == "ImageOnlyCheckpointLoader" else "still"
         size = size_of(workflow, node.inputs["latent_image"], folders) or (0, 0, 1)
-        steps = node.inputs["steps"] if isinstance(node.inputs["steps"], int) else 0
-        found.append(Work(node.id, kind, str(loader.inputs["ckpt_name"]), steps, *size))
+        found.append(Work(node.id, kind, str(loader.inputs["ckpt_name"]), _steps(node), *size))
     return found
+
+
+def _steps(node: Node) -> int:
+    """Those that are run of a sampler's."""
+    steps, first, last = (node.inputs.get(name, 0) for name in ("steps", "start_at_step", "end_at_step"))
+    if not isinstance(steps, int):
+        return 0
+    if node.node_class.name == "KSampler" or not isinstance(first, int) or not isinstance(last, int):
+        return steps
+    return max(0, min(steps, last) - first)
 
 
 def _loader(workflow: Workflow, node: Node) -> Node | None:
@@ -67,30 +77,51 @@ def _loader(workflow: Workflow, node: Node) -> Node | None:
 
 def size_of(workflow: Workflow, link: Link, folders: Folders) -> Size | None:
     """Of the pictures or latents that come out there; None if nobody can tell."""
-    node = workflow.nodes[link.node]
-    inputs, name = node.inputs, node.node_class.name
-    if any(isinstance(inputs.get(key), Link) for key in ("width", "height", "batch_size", "video_frames", "amount", "scale_by", "length")):
-        return None
-    if name in _PASSES_SIZE_ON:
-        size = size_of(workflow, inputs[_PASSES_SIZE_ON[name]], folders)
-        return (*size[:2], min(size[2], inputs["length"])) if size and name == "ImageFromBatch" else size
-    match name:
+    changes: list[Node] = []
+    while (size := _made_by(workflow.nodes[link.node], folders)) is None:
+        node = workflow.nodes[link.node]
+        source = node.inputs.get(_PASSES_SIZE_ON.get(node.node_class.name, ""))
+        if not isinstance(source, Link):
+            return None
+        changes.append(node)
+        link = source
+    for node in reversed(changes):
+        size = _changed(node, size)
+        if size is None:
+            return None
+    return size
+
+
+def _made_by(node: Node, folders: Folders) -> Size | None:
+    """By a node that needs no other for it."""
+    match node.node_class.name:
         case "EmptyLatentImage":
-            return inputs["width"], inputs["height"], inputs["batch_size"]
+            names = ("width", "height", "batch_size")
         case "SVD_img2vid_Conditioning":
-            return inputs["width"], inputs["height"], inputs["video_frames"]
-        case "RepeatLatentBatch":
-            size = size_of(workflow, inputs["samples"], folders)
-            return (*size[:2], size[2] * inputs["amount"]) if size else None
-        case "ImageScale":
-            size = size_of(workflow, inputs["image"], folders)
-            return (inputs["width"] or size[0], inputs["height"] or size[1], size[2]) if size else None
-        case "ImageScaleBy":
-            size = size_of(workflow, inputs["image"], folders)
-            return (round(size[0] * inputs["scale_by"]), round(size[1] * inputs["scale_by"]), size[2]) if size else None
+            names = ("width", "height", "video_frames")
         case "LoadImage":
-            return _picture_size(folders, inputs["image"])
-    return None
+            return _picture_size(folders, node.inputs["image"])
+        case _:
+            return None
+    found = tuple(node.inputs[name] for name in names)
+    return None if any(isinstance(value, Link) for value in found) else found
+
+
+def _changed(node: Node, size: Size) -> Size | None:
+    """What a node makes of that size."""
+    inputs, (width, height, count) = node.inputs, size
+    if any(isinstance(inputs.get(name), Link) for name in ("width", "height", "amount", "scale_by", "length")):
+        return None
+    match node.node_class.name:
+        case "ImageFromBatch":
+            return width, height, min(count, inputs["length"])
+        case "RepeatLatentBatch":
+            return width, height, count * inputs["amount"]
+        case "ImageScale":
+            return inputs["width"] or width, inputs["height"] or height, count
+        case "ImageScaleBy":
+            return round(width * inputs["scale_by"]), round(height * inputs["scale_by"]), count
+    return size
 
 
 def _picture_size(folders: Folders, name: str) -> Size | None:

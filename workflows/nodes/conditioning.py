@@ -56,11 +56,10 @@ def condition_motion(
 ) -> tuple[MotionConditioning, MotionConditioning, Latents]:
     """The still that is to move, and how; and room for the frames."""
     settings = MotionSettings(
-        width=max(8, width // 8 * 8), height=max(8, height // 8 * 8), frames=video_frames, motion_bucket_id=motion_bucket_id, fps=fps,
-        augmentation_level=augmentation_level,
-    )  # fmt: skip
+        width=width, height=height, frames=video_frames, motion_bucket_id=motion_bucket_id, fps=fps, augmentation_level=augmentation_level
+    )
     told = bench.condition_motion(clip_vision, vae, init_image, settings)
-    return told, told.without_still(), bench.empty_latents(settings.width, settings.height, video_frames)
+    return told, told.without_still(), bench.empty_latents(width, height, video_frames)
 
 
 @node("VideoLinearCFGGuidance", title="VideoLinearCFGGuidance", category="sampling/video_models", module="comfy_extras.nodes_video_model")

@@ -84,7 +84,7 @@ def take(
 ) -> Pictures:
     """Some of several pictures, such as a film's last frame."""
     first = min(batch_index, len(image.pixels) - 1)
-    return Pictures(image.pixels[first : first + length], image.draw)
+    return Pictures(image.pixels[first : first + length].copy(), image.draw)  # a view would keep all of them
 
 
 @node("ImageBatch", title="Batch Images", category="image")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from pipelines.parameters import VIDEO_FORMATS, WEBP_METHODS, Choice, Number, Switch, Text
-from pipelines.values import Filenames, Film, Pictures, Saved
+from pipelines.values import Audio, Filenames, Film, Pictures, Saved
 from workflows.declare import Extra, FileChoice, node
 from workflows.job_context import JobContext
 from workflows.saving import Codec, save_apng, save_combined, save_film, save_webp
@@ -63,6 +63,7 @@ def combine(
     pingpong: Annotated[bool, Switch("forwards, then backwards")] = False,
     save_output: Annotated[bool, Switch("keep it in the output folder")] = True,
     *,
+    audio: Audio | None = None,
     pix_fmt: Annotated[str, Extra(Text("pixel format", 20))] = "",
     crf: Annotated[int | None, Extra(Number(0, 100, "quality: 0 is best"))] = None,
     save_metadata: Annotated[bool, Extra(Switch("keep prompt and settings inside the file"))] = True,
@@ -74,7 +75,13 @@ def combine(
 
 
 @node("CreateVideo", title="Create Video", category="image/video", module="comfy_extras.nodes_video")
-def create(bench: Bench, images: Pictures, fps: Annotated[float, Number(1.0, 120.0, "frames a second", wire={"step": 1.0})] = 30.0) -> Film:
+def create(
+    bench: Bench,
+    images: Pictures,
+    fps: Annotated[float, Number(1.0, 120.0, "frames a second", wire={"step": 1.0})] = 30.0,
+    *,
+    audio: Audio | None = None,
+) -> Film:
     """Frames, and how fast they play."""
     return Film(images, fps)
 
@@ -86,12 +93,12 @@ def load(bench: Bench, job: JobContext, file: Annotated[str, Given]) -> Film:
 
 
 @node(
-    "GetVideoComponents", title="Get Video Components", category="image/video", output_names=("images", "fps"),
+    "GetVideoComponents", title="Get Video Components", category="image/video", output_names=("images", "audio", "fps"),
     module="comfy_extras.nodes_video",
 )  # fmt: skip
-def take_apart(bench: Bench, video: Film) -> tuple[Pictures, float]:
-    """The frames of a film, and how fast they play."""
-    return video.pictures, video.fps
+def take_apart(bench: Bench, video: Film) -> tuple[Pictures, Audio, float]:
+    """The frames of a film, its sound (there is none), and how fast they play."""
+    return video.pictures, Audio(), video.fps
 
 
 @node("SaveVideo", title="Save Video", category="image/video", is_output=True, module="comfy_extras.nodes_video")
