@@ -188,6 +188,7 @@ class _Jobs:
         return {"templates": [films.document(one, self.api.catalog, self.api.folders(user)) for one in found]}
 
     def get_template(self, name: Annotated[str, Path(max_length=200)], user: Asking) -> Any:
+        """One of them."""
         try:
             template = films.find(self.api.data_dir, name)
         except UnknownNameError as error:
@@ -218,11 +219,12 @@ class _Jobs:
     def _make_film(self, body: FilmRequest, user: User) -> Job:
         """Raises UnknownNameError, InputError, WorkflowError, QueueFullError, StorageError."""
         template = films.find(self.api.data_dir, body.template)
-        graph = fill(template, body.model_extra or {}, is_draft=body.draft)
+        given = body.model_extra or {}
+        graph = fill(template, given, is_draft=body.draft)
         try:
             return self._submit(graph, body, user, template=template.id)
         except WorkflowError as error:
-            raise films.in_fields(error, template) from error
+            raise films.in_fields(error, template, given) from error
 
     def _submit(self, graph: dict[str, Any], body: SubmitModel, user: User, **extra: Any) -> Job:
         if body.webhook is not None:
