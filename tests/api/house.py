@@ -109,8 +109,7 @@ def living(
             yield House(url, service, gpu, client)
     finally:
         gpu.go.set()
-        if works:
-            queue_jobs.stop()
+        queue_jobs.close()
         service.close()
 
 
