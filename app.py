@@ -14,11 +14,14 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import settings
-from errors import Canceled, InputError, StillmotionError, StorageError
+from errors import Canceled, InputError, StillmotionError, StorageError, UnreadableFileError
 from job_options import JobsCommand, SubmitCommand, UsageCommand
+from run_options import KeepCommand, ReindexCommand, RunCommand, set_inputs
 from server_options import ServeCommand, WorkCommand
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from api.access_settings import AccessSettings, Credentials
     from pipelines.progress import Progress
     from workflows.declare import Catalog
@@ -41,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return doctor(command)
             case settings.FilmCommand():
                 return film(command)
+            case RunCommand():
+                return run(command)
             case ServeCommand():
                 return serve(command)
             case WorkCommand():
@@ -97,11 +102,13 @@ def doctor(command: settings.DoctorCommand) -> int:
 def film(command: settings.FilmCommand) -> int:
     began = time.monotonic()
     settings.quiet_environment()
+    from workflows.cache import Cache
     from workflows.film import Film, make_film
 
     made = Film(command.still, command.motion, command.file, command.image)
     with ProgressBar(is_shown=not command.is_quiet and sys.stderr is not None) as bar:
-        result = make_film(made, command.data_dir, command.machine, report=bar.report)
+        cache = Cache(command.data_dir / "cache", memory_bytes=0)
+        result = make_film(made, command.data_dir, command.machine, report=bar.report, cache=cache)
     if command.is_json:
         say(json.dumps(result.document()))
     else:
@@ -119,13 +126,61 @@ def summary(result: FilmResult, total_seconds: float) -> str:
     return "\n".join(lines)
 
 
+def run(command: RunCommand) -> int:
+    began = time.monotonic()
+    settings.quiet_environment()
+    from pipelines.progress import Progress
+    from workflows.advice import advice
+    from workflows.cache import Cache
+    from workflows.folders import Folders
+    from workflows.graph import Workflow
+    from workflows.run import Engine
+
+    folders = Folders(command.data_dir)
+    workflow = Workflow.parse(graph_of(command), nodes(command.data_dir, command.has_custom_nodes), folders)
+    for entry in workflow.node_errors.values():
+        for error in entry["errors"]:
+            print(f"left out: {entry['class_type']}: {error['message']}: {error['details']}", file=sys.stderr)
+    for line in advice(workflow, folders):
+        print(f"note: {line}", file=sys.stderr)
+    engine = Engine(command.machine, cache=Cache(command.data_dir / "cache", memory_bytes=0))
+    with ProgressBar(is_shown=not command.is_quiet and sys.stderr is not None) as bar:
+        done = engine.execute(workflow, folders, tell=lambda event: bar.report(event) if isinstance(event, Progress) else None)
+    files = {node: [str(path) for path in paths] for node, paths in done.files.items()}
+    if command.is_json:
+        told = {"outputs": done.outputs, "files": files, "cached": done.cached, "seconds": done.seconds, "notes": done.notes}
+        say(json.dumps(told | done.placement))
+    else:
+        stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in done.seconds.items())
+        lines = [f"{workflow.nodes[node].node_class.name} {path}" for node, paths in files.items() for path in paths]
+        lines += [f"note  {note}" for note in done.notes]
+        lines += [f"known {', '.join(done.cached)}"] if done.cached else []
+        say("\n".join([*lines, f"time  {stages}; with the start {time.monotonic() - began:.1f} s"]))
+    return 0
+
+
+def graph_of(command: RunCommand) -> dict[str, object]:
+    """The workflow that is asked for, with its values set."""
+    from workflows.graph import bare_graph, read_json
+    from workflows.templates import fill, find_template
+
+    if command.template:
+        return fill(find_template(command.template), command.values, is_draft=command.is_draft)
+    try:
+        text = command.workflow.read_bytes()
+    except OSError as error:
+        raise UnreadableFileError(f"{command.workflow} cannot be read: {error.strerror or error}.", "Check the path.") from error
+    return set_inputs(bare_graph(read_json(text)), command.values)
+
+
 def serve(command: ServeCommand) -> int:
     settings.quiet_environment()
     log_for_servers()
     from api.access_settings import entry_address, startup_credentials
+    from api.comfy import comfy_routes
     from api.metrics import Metrics
     from api.queue_jobs import QueueJobs
-    from api.server import ServerParts, make_server_app
+    from api.server import ServerParts, comfy_context, make_server_app
     from api.serving import Server, address_of, listen
     from jobs.service import Service
 
@@ -133,11 +188,12 @@ def serve(command: ServeCommand) -> int:
     credentials = startup_credentials(command.host, command.token, command.users, command.no_auth)
     with (
         closing(listen(command.host, command.port)) as bound,
-        closing(Service(command.store, command.work, nodes(command))) as service,
+        closing(Service(command.store, command.work, nodes(command.store.data_dir, command.has_custom_nodes))) as service,
         closing(QueueJobs(service)) as queue_jobs,
     ):
         access = access_settings(command, credentials)
-        app = make_server_app(ServerParts(service, queue_jobs, Metrics(service), access, settings.VERSION))
+        comfy = comfy_routes(comfy_context(service, settings.VERSION))
+        app = make_server_app(ServerParts(service, queue_jobs, Metrics(service), access, settings.VERSION, routers=[comfy]))
 
         # 2. Answer first, then work.
         def begin() -> None:
@@ -161,14 +217,14 @@ def access_settings(command: ServeCommand, credentials: Credentials) -> AccessSe
     )  # fmt: skip
 
 
-def nodes(command: ServeCommand | WorkCommand) -> Catalog:
+def nodes(data_dir: Path, has_custom_nodes: bool) -> Catalog:
     """Ours, and people's own if they are asked for."""
     from workflows.nodes import catalog
     from workflows.plugins import with_plugins
 
-    if not command.has_custom_nodes:
+    if not has_custom_nodes:
         return catalog()
-    found, problems = with_plugins(catalog(), command.store.data_dir / "custom_nodes")
+    found, problems = with_plugins(catalog(), data_dir / "custom_nodes")
     for problem in problems:
         logging.getLogger("stillmotion").warning("custom node %s", problem)
     return found
@@ -179,7 +235,8 @@ def work(command: WorkCommand) -> int:
     log_for_servers()
     from jobs.service import Service
 
-    with closing(Service(command.store, command.work, nodes(command), ends_when_empty=command.until_empty)) as service:
+    catalog = nodes(command.store.data_dir, command.has_custom_nodes)
+    with closing(Service(command.store, command.work, catalog, ends_when_empty=command.until_empty)) as service:
         asked = []
 
         def end(*_: object) -> None:
@@ -205,6 +262,10 @@ def manage(command: settings.Command) -> int:
             say(commands.submit(command))
         case UsageCommand():
             say(commands.usage(command))
+        case KeepCommand():
+            say(commands.keep(command))
+        case ReindexCommand():
+            say(commands.reindex(command))
         case _:
             say(commands.user(command, password))
     return 0

@@ -15,11 +15,14 @@ from errors import InputError, JobStateError, StillmotionError, UnreadableFileEr
 from job_options import JobsCommand, SubmitCommand, UsageCommand, UserCommand
 from jobs.documents import day_start, job_document
 from jobs.job import Job, JobStatus, Submission
+from jobs.keeping import keep_within
+from jobs.keeping import reindex as found_again
 from jobs.outgoing import check_url
 from jobs.report import job_table, usage_table
 from jobs.service import make_folders, open_store
 from jobs.store import JobStore
 from jobs.submitting import prepare
+from run_options import KeepCommand, ReindexCommand
 from workflows.folders import Folders
 from workflows.graph import WorkflowError, read_json
 from workflows.nodes import catalog
@@ -61,6 +64,25 @@ def usage(command: UsageCommand) -> str:
     with closing(open_store(command.store)) as store:
         found = store.usage(command.owner, since)
     return json.dumps([vars(one) for one in found]) if command.is_json else usage_table(found)
+
+
+def keep(command: KeepCommand) -> str:
+    """Raises StorageError."""
+    make_folders(command.store.data_dir)
+    with closing(open_store(command.store)) as store:
+        plan = keep_within(store, command.store.data_dir, command.keep_days, command.keep_bytes, is_dry=command.is_dry)
+    if command.is_json:
+        return json.dumps({"jobs": [job.id for job in plan.jobs], "files": len(plan.files), "bytes": plan.bytes, "is_dry": command.is_dry})
+    done = "would go" if command.is_dry else "are gone"
+    return f"{job_table(plan.jobs)}\n{len(plan.jobs)} jobs and {len(plan.files)} files, {plan.bytes / 2**20:.1f} MiB, {done}."
+
+
+def reindex(command: ReindexCommand) -> str:
+    """Raises StorageError."""
+    make_folders(command.store.data_dir)
+    with closing(open_store(command.store)) as store:
+        recorded, loose = found_again(store, command.store.data_dir)
+    return f"{recorded} jobs were found again by their records, and {loose} results by the settings inside them."
 
 
 def user(command: UserCommand, ask: Callable[[], str]) -> str:

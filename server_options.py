@@ -173,6 +173,11 @@ def add_work(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
 
 
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """What it is made with."""
+    _add(parser.add_argument_group("machine"), _machine())
+
+
 def add_database(parser: argparse.ArgumentParser) -> None:
     """For commands that look at jobs."""
     _add(parser, _STORE[:1])
@@ -201,6 +206,13 @@ def store_settings(options: argparse.Namespace, environment: Mapping[str, str], 
     return _store_settings(_settled(options, environment, _STORE), data_dir)
 
 
+def machine_settings(options: argparse.Namespace, environment: Mapping[str, str]) -> MachineSettings:
+    """Raises InputError."""
+    machine = MachineSettings(**_settled(options, environment, _machine()))
+    check(machine, {option.name: option.flag for option in _machine()})
+    return machine
+
+
 def _store_settings(given: Mapping[str, Any], data_dir: Path) -> StoreSettings:
     database = given["database"] or data_dir / DATABASE
     pixel_steps, free = int(given["max_work"] * _MILLION), int(given["min_free"] * GIB)
@@ -208,8 +220,7 @@ def _store_settings(given: Mapping[str, Any], data_dir: Path) -> StoreSettings:
 
 
 def _work_settings(options: argparse.Namespace, environment: Mapping[str, str], given: Mapping[str, Any]) -> WorkSettings:
-    machine = MachineSettings(**_settled(options, environment, _machine()))
-    check(machine, {option.name: option.flag for option in _machine()})
+    machine = machine_settings(options, environment)
     keep_bytes = None if given["keep_gib"] is None else int(given["keep_gib"] * GIB)
     return WorkSettings(
         machine, int(given["cache_gib"] * GIB), given["idle_unload"], given["keep_days"], keep_bytes, given["webhook_private"]
@@ -236,7 +247,7 @@ def _read_variable(option: Option, text: str) -> Any:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     _add(parser.add_argument_group("jobs"), (*_STORE, *_WORK))
-    _add(parser.add_argument_group("machine"), _machine())
+    add_machine(parser)
 
 
 def _add(group: Any, options: Any) -> None:

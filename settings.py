@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import job_options
+import run_options
 import server_options
 from errors import InputError
 from pipelines.parameters import Choice, FileSettings, MachineSettings, MotionSettings, StillSettings, Switch, check, declarations
@@ -33,6 +34,8 @@ _EXAMPLES = """examples:
   python app.py film "a red boat sails on the sea" --frames 25 --motion-bucket-id 180 --seed 7
   python app.py film --image still.png --json
   python app.py read data/output/Stillmotion_00001.mp4
+  python app.py run workflow.json --set "6.text=a red boat" --set 3.seed=7
+  python app.py run --template text_to_still --set "prompt=a red boat"
   python app.py doctor
   python app.py jobs submit --prompts films.csv --seeds 3
   python app.py work --until-empty"""
@@ -63,6 +66,7 @@ class DoctorCommand:
 
 Command = (
     FilmCommand | ReadCommand | DoctorCommand | server_options.ServeCommand | server_options.WorkCommand
+    | run_options.RunCommand | run_options.KeepCommand | run_options.ReindexCommand
     | job_options.JobsCommand | job_options.SubmitCommand | job_options.UsageCommand | job_options.UserCommand
 )  # fmt: skip
 
@@ -103,6 +107,7 @@ def parse(argv: Sequence[str]) -> Command:
             return _film_command(options)
     make = {
         "serve": server_options.serve_command, "work": server_options.work_command, "jobs": job_options.jobs_command,
+        "run": run_options.run_command, "keep": run_options.keep_command, "reindex": run_options.reindex_command,
         "usage": job_options.usage_command, "user": job_options.user_command,
     }[options.command]  # fmt: skip
     return make(options, os.environ, _data_dir(options))
@@ -123,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     doctor.description = "Say what works here and what does not. The exit code is 0 if all is well, and 2 if anything is bad."
     _add_data_dir(doctor)
     doctor.add_argument("--json", action="store_true", dest="is_json", help="end with one line of JSON")
+    run = commands.add_parser("run", help="run a workflow or a template", prog="app.py run", allow_abbrev=False)
+    _add_data_dir(run)
+    run_options.add_run(run)
     work = commands.add_parser("work", help="do the jobs that wait, without a server", prog="app.py work", allow_abbrev=False)
     _add_data_dir(work)
     server_options.add_work(work)
@@ -130,6 +138,12 @@ def _parser() -> argparse.ArgumentParser:
     usage = commands.add_parser("usage", help="who used how much", prog="app.py usage", allow_abbrev=False)
     _add_data_dir(usage)
     job_options.add_usage(usage)
+    keep = commands.add_parser("keep", help="remove what is too old or too much", prog="app.py keep", allow_abbrev=False)
+    _add_data_dir(keep)
+    run_options.add_keep(keep)
+    reindex = commands.add_parser("reindex", help="make the library again from the files", prog="app.py reindex", allow_abbrev=False)
+    _add_data_dir(reindex)
+    run_options.add_reindex(reindex)
     job_options.add_user(commands.add_parser("user", help="who may enter", prog="app.py user"), _add_data_dir)
     return parser
 

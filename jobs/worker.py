@@ -204,5 +204,5 @@ def internal_failure(job_id: str, error: Exception) -> tuple[Failure, str]:
     number = secrets.token_hex(4)
     text = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
     log.error("The job %s failed; error %s:\n%s", job_id, number, text)
-    message = f"Something went wrong inside Stillmotion (error {number})."
-    return Failure("internal", message, "The log tells more under this number. Other jobs are not affected.", details={"id": number}), text
+    message, node = f"Something went wrong inside Stillmotion (error {number}).", str(getattr(error, "node", ""))
+    return Failure("internal", message, "The log tells more under this number. Other jobs are not affected.", node, {"id": number}), text

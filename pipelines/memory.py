@@ -207,6 +207,12 @@ def free_bytes(device: torch.device) -> int | None:
     return _free_host_bytes()
 
 
+def budget_bytes(device: torch.device) -> int:
+    """What models may take while others work: half of what is free, and a little where nobody knows."""
+    free = free_bytes(device)
+    return GIB if free is None else free // 2
+
+
 def _free_host_bytes(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Linux tells. Of what a control group has used, the cache of files that are not in use is given back when it is needed."""
     found = re.search(r"MemAvailable:\s+(\d+) kB", proc.read_text()) if proc.is_file() else None

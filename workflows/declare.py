@@ -77,8 +77,8 @@ class Input:
 
 @dataclass(frozen=True)
 class NodeClass:
-    """What a function declares. `hidden`: what it is told of the job besides. `keeps`: its results are worth a place on the disk.
-    `version` changes when the same inputs begin to give another result."""
+    """What a function declares. `wants_job`: it is told of the job. `keeps`: its results are worth a place on the disk. `version` changes
+    when the same inputs begin to give another result."""
 
     name: str
     function: Callable[..., Any]
@@ -89,10 +89,15 @@ class NodeClass:
     category: str
     help: str
     is_output: bool = False
-    hidden: tuple[str, ...] = ()
+    wants_job: bool = False
     keeps: bool = False
     version: int = 1
     module: str = "nodes"
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """What ComfyUI would hand it besides its inputs."""
+        return ("prompt", "extra_pnginfo") if self.is_output else ()
 
     @property
     def is_changing(self) -> bool:
@@ -114,18 +119,17 @@ def node(
     """Makes a `NodeClass` of a function. The first parameter is the bench; one named `job` gets what there is to know of the job."""
 
     def declare(function: Callable[..., Any]) -> NodeClass:
-        inputs, hidden = _inputs(name, function)
+        inputs, wants_job = _inputs(name, function)
         outputs = _outputs(function)
-        told = hidden if is_output else ()
         return NodeClass(
-            name, function, inputs, outputs, output_names or outputs, title, category, inspect.getdoc(function) or "", is_output, told,
+            name, function, inputs, outputs, output_names or outputs, title, category, inspect.getdoc(function) or "", is_output, wants_job,
             keeps, version, module,
         )  # fmt: skip
 
     return declare
 
 
-def _inputs(node_name: str, function: Callable[..., Any]) -> tuple[dict[str, Input], tuple[str, ...]]:
+def _inputs(node_name: str, function: Callable[..., Any]) -> tuple[dict[str, Input], bool]:
     found: dict[str, Input] = {}
     _, *parameters = inspect.signature(function).parameters.values()
     for parameter in parameters:
@@ -145,8 +149,7 @@ def _inputs(node_name: str, function: Callable[..., Any]) -> tuple[dict[str, Inp
         if default is MISSING and isinstance(declaration, (Number, Choice, Switch, Text)):  # a parameter before others that have none
             default = declaration.wire.get("default", MISSING)
         found[parameter.name] = Input(parameter.name, type_, declaration, default, optional, is_extra)
-    has_job = any(parameter.name == "job" for parameter in parameters)
-    return found, ("prompt", "extra_pnginfo") if has_job else ()
+    return found, any(parameter.name == "job" for parameter in parameters)
 
 
 def _outputs(function: Callable[..., Any]) -> tuple[str, ...]:

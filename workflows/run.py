@@ -121,10 +121,11 @@ class StageClock:
 
 
 class Engine:
-    """What jobs share. Models stay on the shelf and results in the cache for the next one; one job at a time."""
+    """What jobs share. Models stay on the shelf and results in the cache for the next one; one job at a time. Without a shelf there is one
+    for as much as the machine can spare."""
 
     def __init__(self, machine: MachineSettings = AUTOMATIC, shelf: Shelf | None = None, cache: Cache | None = None) -> None:
-        self.machine, self.shelf = machine, Shelf() if shelf is None else shelf
+        self.machine, self.shelf, self._sizes_shelf = machine, Shelf() if shelf is None else shelf, shelf is None
         self.cache = Cache(memory_bytes=0) if cache is None else cache
 
     @cached_property
@@ -132,6 +133,8 @@ class Engine:
         """What it runs on. Raises InputError, UnknownNameError for what is not there."""
         placement = memory.choose_placement(self.machine.device, self.machine.attention, self.machine.dtype)
         memory.limit(placement.device, self.machine.vram_limit)
+        if self._sizes_shelf:
+            self.shelf.budget_bytes = memory.budget_bytes(placement.device)
         return placement
 
     def idle(self) -> None:
@@ -187,9 +190,11 @@ class _Job:
             self.result.cached = tuple(node.id for node in self.order if node.id not in needed)
             self.result.is_whole = not any(self.workflow.nodes[i].node_class.keeps for i in self.result.cached)
             self.tell(Cached(self.result.cached))
+            last_use = {link.node: node.id for node in self.order if node.id in needed for link in node.links().values()}
             for node in self.order:
                 if node.id in needed:
                     self._work(bench, node)
+                    self._let_go(node.id, last_use)
 
         # 3. What is to be said of it.
         self.clock.stop()
@@ -264,7 +269,7 @@ class _Job:
         self.node, key = node.id, self.keys[node.id]
         self.tell(NodeStarted(node.id))
         inputs = {name: self._input(value) for name, value in node.inputs.items()}
-        if "job" in node.node_class.function.__code__.co_varnames:
+        if node.node_class.wants_job:
             told = lambda part, target: self.journal.told(node.id, key, part, target)  # noqa: E731
             inputs["job"] = dataclasses.replace(self.context, told=told if node.node_class.is_output else unheard)
         with _blamed_on(node.id):
@@ -277,6 +282,11 @@ class _Job:
             self.engine.cache.put(key, values, on_disk=node.node_class.keeps)
         self.values[node.id] = values
         self.tell(NodeDone(node.id, self.result.outputs.get(node.id)))
+
+    def _let_go(self, done: str, last_use: Mapping[str, str]) -> None:
+        """Of what no later node needs; the cache keeps what it has room for."""
+        for i in [i for i in self.values if last_use.get(i, done) == done]:
+            del self.values[i]
 
     def _input(self, value: Any) -> Any:
         return self.values[value.node][value.slot] if isinstance(value, Link) else value

@@ -15,9 +15,10 @@ import uvicorn
 
 from api.access import AccessSettings
 from api.access_settings import SERVER_OPTIONS
+from api.comfy import comfy_routes
 from api.metrics import Metrics
 from api.queue_jobs import QueueJobs
-from api.server import BODY_LIMITS, ServerParts, make_server_app
+from api.server import BODY_LIMITS, ServerParts, comfy_context, make_server_app
 from errors import Canceled, InputError
 from jobs.job import Job, Outcome
 from jobs.service import Service
@@ -100,7 +101,8 @@ def living(
     gpu = Gpu(folder)
     service = Service(store, WorkSettings(webhook_private=True), catalog(), run=gpu)
     queue_jobs, metrics = QueueJobs(service), Metrics(service)
-    app = make_server_app(ServerParts(service, queue_jobs, metrics, AccessSettings(body_limits=BODY_LIMITS, **access), "1.2.3", routers))
+    others = [comfy_routes(comfy_context(service, "1.2.3")), *routers]
+    app = make_server_app(ServerParts(service, queue_jobs, metrics, AccessSettings(body_limits=BODY_LIMITS, **access), "1.2.3", others))
     if works:
         service.start()
         queue_jobs.start()

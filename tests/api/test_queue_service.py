@@ -94,7 +94,9 @@ def application(queues: Queues, jobs: Jobs, stall_seconds: float = 60.0) -> Call
 
 @contextlib.contextmanager
 def serving(app: Callable, port: int = 0) -> Iterator[str]:
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=port, log_level="warning", log_config=None, lifespan="off", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -88,7 +88,7 @@ def test_what_a_run_reports_is_told_in_order(submit, worker, events, board, cloc
         report("progress", {"node_id": "3", "stage": "still", "step": 1, "total": 20})
         assert board.newest(job.id).seconds == 2
         report("output", {"node_id": "9", "ui": {}})
-        assert journal.intend("9", "k", 0, "p", "t")
+        assert journal.found("9", "k") is None
         assert not is_canceled()
         return DONE
 
@@ -389,10 +389,13 @@ def test_a_kill_in_the_middle_of_a_run_publishes_each_file_once(store, path, chi
     code = """
 from jobs.progress import Board
 from jobs.worker import Worker
+from pathlib import Path
 def run(job, report, is_canceled, journal):
-    if journal.intend("9", "k", 0, "part", "a.png"):
+    file = Path(store.database.path).with_name("a.png")
+    if journal.found("9", "k") is None:
         print("published", flush=True)
-        journal.published("9", "k", 0)
+        file.touch()
+        journal.written("9", "k", {}, [file])
     print("out", flush=True)
     if job.attempts == 1:
         time.sleep(60)
@@ -408,4 +411,4 @@ print("done", flush=True)
     assert child(code).communicate(timeout=60)[0].split() == ["out", "done"]
     job = store.get(job.id)
     assert (job.status, job.attempts) == ("succeeded", 2)
-    assert [entry.is_published for entry in store.publications(job.id)] == [True]
+    assert [entry.is_published for entry in store.publications(job.id, "9")] == [True]

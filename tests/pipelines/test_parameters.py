@@ -81,4 +81,4 @@ def test_the_names_that_can_be_chosen_are_the_names_that_work() -> None:
     assert tuple(encode.WEBP_METHODS) == parameters.WEBP_METHODS
     assert (".safetensors", *families.PICKLES) == parameters.MODEL_ENDINGS
     for shape in parameters.GUIDANCE_SHAPES:
-        image_to_video.guidance_scale(MotionSettings(guidance_shape=shape))
+        image_to_video.guidance_scale(1.0, 2.0, 3, shape)

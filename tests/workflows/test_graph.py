@@ -12,7 +12,24 @@ from workflows.graph import Link, Workflow, WorkflowError, read_json
 from workflows.nodes import catalog
 
 DATA = Path(__file__).parent.parent / "data"
-RECORDED = json.loads((DATA / "comfyui_contract" / "errors.json").read_text())
+CONTRACT = DATA / "comfyui_contract"
+
+
+def recorded() -> dict[str, dict]:
+    """Every recorded answer to a workflow, by name: the workflow, the status, the body."""
+    whole, found = json.loads((CONTRACT / "workflow.json").read_text()), {}
+    for name, exchange in json.loads((CONTRACT / "errors.json").read_text()).items():
+        asked, answer = exchange["request"].get("json"), exchange["response"]
+        if not isinstance(asked, dict) or "prompt" not in asked or not isinstance(answer["body"], dict):
+            continue
+        prompt = asked["prompt"]
+        if isinstance(prompt, dict) and "_changes" in prompt:
+            prompt = {i: node for i, node in (whole | prompt["_changes"]).items() if node is not None}
+        found[name.removeprefix("error_")] = {"prompt": prompt, "status": answer["status"], "body": answer["body"]}
+    return found
+
+
+RECORDED = recorded()
 # What ComfyUI says of these is a defect, or a quirk of its order; what we say is tested below.
 DIFFERENT = {
     "cycle", "link_bad_slot", "link_int_node_id", "link_length_3", "link_to_missing_node", "many", "missing_inputs_key", "prompt_list",
@@ -54,7 +71,7 @@ def kinds(node_errors: dict) -> dict[str, list[str]]:
 def plain(value: object) -> object:
     """Without what belongs to an installation: help texts, and lists of what is there."""
     if isinstance(value, dict):
-        return {name: plain(one) for name, one in value.items() if name not in ("tooltip", "input_config")}
+        return {name: plain(one) for name, one in value.items() if name not in ("tooltip", "input_config", "exception_message")}
     return [plain(one) for one in value] if isinstance(value, list) else value
 
 
