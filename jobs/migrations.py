@@ -88,6 +88,7 @@ MIGRATIONS = [
     (
         "0002 what a node has written, once all its files are out",
         """
+        ALTER TABLE publications ADD COLUMN file TEXT NOT NULL DEFAULT '';
         CREATE TABLE written (
             job INTEGER NOT NULL REFERENCES jobs (seq) ON DELETE CASCADE,
             node_id TEXT NOT NULL,

@@ -12,32 +12,38 @@ from typing import Any
 
 from jobs.table import JobTable
 
-_INTEND = """
-    INSERT INTO publications SELECT seq, :node_id, :key,
-        (SELECT coalesce(max(position), -1) + 1 FROM publications WHERE job = seq AND node_id = :node_id AND key = :key), :part, :target, 0
-    FROM jobs WHERE id = :job_id
-"""
 _JOB = "(SELECT seq FROM jobs WHERE id = :job_id)"
 _OF_NODE = f"job = {_JOB} AND node_id = :node_id"
-_ENTRIES = f"SELECT key, position, part, target, is_published FROM publications WHERE {_OF_NODE} ORDER BY rowid"
+_LAST = "(SELECT coalesce(max(position), -1) + 1 FROM publications WHERE job = seq AND node_id = :node_id AND key = :key)"
+_INTEND = f"""
+    INSERT INTO publications (job, node_id, key, position, part, target, file, is_published)
+    SELECT seq, :node_id, :key, {_LAST}, :part, :target, :file, 0 FROM jobs WHERE id = :job_id
+"""
+_PUBLISH = f"""
+    INSERT INTO publications (job, node_id, key, position, part, target, file, is_published)
+    VALUES ({_JOB}, :node_id, :key, :position, '', :target, :file, 1)
+"""
+_ENTRIES = f"SELECT key, position, part, target, file, is_published FROM publications WHERE {_OF_NODE} ORDER BY rowid"
 _WRITTEN = f"SELECT ui FROM written WHERE {_OF_NODE} AND key = :key"
 
 
 @dataclass(frozen=True)
 class Publication:
-    """`position` counts the files of one node with one key. `part` is where it is written, `target` the name that it gets."""
+    """`position` counts the files of one node with one key. `part` is where it is written, `target` the name that it gets, `file` tells
+    it from every other file (see `identity`)."""
 
     key: str
     position: int
     part: str
     target: str
+    file: str
     is_published: bool
 
 
 class Publications(JobTable):
     def intend(self, job_id: str, node_id: str, key: str, part: str, target: str) -> None:
         """A finished file is about to get its name; if the same was about to get another, that was taken."""
-        values = {"job_id": job_id, "node_id": node_id, "key": key, "part": part, "target": target}
+        values = {"job_id": job_id, "node_id": node_id, "key": key, "part": part, "target": target, "file": identity(Path(part))}
         with self.database.lock, self.database.transaction() as connection:
             connection.execute(f"DELETE FROM publications WHERE {_OF_NODE} AND part = :part AND NOT is_published", values)
             connection.execute(_INTEND, values)
@@ -48,9 +54,7 @@ class Publications(JobTable):
         with self.database.lock, self.database.transaction() as connection:
             connection.execute(f"DELETE FROM publications WHERE {_OF_NODE}", values)
             for position, target in enumerate(targets):
-                more = {"position": position, "target": target}
-                sql = f"INSERT INTO publications VALUES ({_JOB}, :node_id, :key, :position, '', :target, 1)"
-                connection.execute(sql, values | more)
+                connection.execute(_PUBLISH, values | {"position": position, "target": target, "file": identity(Path(target))})
             ui_text = {"ui": json.dumps(ui)}
             connection.execute(f"INSERT OR REPLACE INTO written VALUES ({_JOB}, :node_id, :key, :ui)", values | ui_text)
 
@@ -62,7 +66,7 @@ class Publications(JobTable):
     def publications(self, job_id: str, node_id: str) -> list[Publication]:
         """Of one node, in the order in which they were intended."""
         rows = self.database.read(_ENTRIES, {"job_id": job_id, "node_id": node_id})
-        return [Publication(*row[:4], bool(row["is_published"])) for row in rows]
+        return [Publication(*row[:5], bool(row["is_published"])) for row in rows]
 
     def forget_publications(self, job_id: str, node_id: str) -> None:
         """The node begins anew."""
@@ -74,8 +78,8 @@ class Publications(JobTable):
     def salvaged(self, connection: sqlite3.Connection, job_id: str) -> dict[str, dict[str, Any]]:
         """What the nodes of a job that is not run again have written, as they show it; what was half out is taken back."""
         values = {"job_id": job_id}
-        for row in connection.execute(f"SELECT part, target FROM publications WHERE job = {_JOB} AND NOT is_published", values):
-            _take_back(Path(row["part"]), Path(row["target"]))
+        for row in connection.execute(f"SELECT part, target, file FROM publications WHERE job = {_JOB} AND NOT is_published", values):
+            _take_back(*row)
         connection.execute(f"DELETE FROM publications WHERE job = {_JOB} AND NOT is_published", values)
         return {row["node_id"]: json.loads(row["ui"]) for row in connection.execute(f"SELECT * FROM written WHERE job = {_JOB}", values)}
 
@@ -91,28 +95,38 @@ class Journal:
     job_id: str
 
     def found(self, node: str, key: str) -> tuple[dict[str, Any], list[Path]] | None:
-        """What the node shows, and its files, if a run before has written all of them and they are still there. What such a run left half
-        done is taken back."""
+        """What the node shows, and its files, if a run before has written all of them with the same key and they are still there. What else
+        such a run has left of this node is taken back: it is written again."""
         shown, entries = self.store.shown(self.job_id, node, key), self.store.publications(self.job_id, node)
         paths = [Path(entry.target) for entry in entries if entry.is_published and entry.key == key]
         if shown is not None and all(path.exists() for path in paths):
             return shown, paths
         for entry in entries:
-            if not entry.is_published:
-                _take_back(Path(entry.part), Path(entry.target))
+            _take_back(entry.part, entry.target, entry.file)
         self.store.forget_publications(self.job_id, node)
         return None
 
     def told(self, node: str, key: str, part: Path, target: Path) -> None:
-        self.store.intend(self.job_id, node, key, str(part), str(target))
+        self.store.intend(self.job_id, node, key, str(part.absolute()), str(target.absolute()))
 
     def written(self, node: str, key: str, ui: dict[str, Any], files: Sequence[Path]) -> None:
-        self.store.written(self.job_id, node, key, ui, [str(path) for path in files])
+        self.store.written(self.job_id, node, key, ui, [str(path.absolute()) for path in files])
 
 
-def _take_back(part: Path, target: Path) -> None:
-    """Remove a file that got its name, and no other of that name: ours is still linked with its part, or its part is gone; or it is empty
-    still, on a disk without links."""
-    is_ours = target.exists() and (not part.exists() or part.samefile(target) or not target.stat().st_size)
-    for path in (part, *([target] if is_ours else [])):
-        path.unlink(missing_ok=True)
+def identity(path: Path) -> str:
+    """Tells a file from all others, under whatever names it is linked; "" if there is none. Numbers of files are given out again once one
+    is gone, so its time belongs to it."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_dev}:{status.st_ino}:{status.st_mtime_ns}"
+
+
+def _take_back(part: str, target: str, file: str) -> None:
+    """Remove a file of ours, under both names; never another's of the same name. An empty target beside its part is a name that was
+    taken on a disk without links, and not yet filled."""
+    is_ours = file and identity(Path(target)) == file
+    is_reserved = part and Path(part).exists() and Path(target).exists() and not Path(target).stat().st_size
+    for path in ([part] if part else []) + ([target] if is_ours or is_reserved else []):
+        Path(path).unlink(missing_ok=True)

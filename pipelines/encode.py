@@ -20,7 +20,7 @@ from PIL import Image
 
 from errors import InputError, UnknownNameError
 from pipelines import codecs
-from pipelines.filenames import NumberedName, publish
+from pipelines.filenames import GivenName, NumberedName, publish
 from pipelines.metadata import Metadata, comment, exif, ffmetadata, png_info, tags, to_texts
 from pipelines.parameters import VIDEO_FORMATS
 from pipelines.probe import probe, run_ffmpeg
@@ -45,7 +45,7 @@ def to_uint8(frames: np.ndarray, rounding: bool) -> np.ndarray:
     return out
 
 
-def save_png(still: np.ndarray, path: Path | NumberedName, metadata: Metadata | None) -> Path:
+def save_png(still: np.ndarray, path: Path | GivenName | NumberedName, metadata: Metadata | None) -> Path:
     """Write a still, (height, width, 3) floats in 0..1. Returns the file's path; errors as `save_video`."""
     pixels = to_uint8(_checked(still, 3), rounding=False)
     texts = to_texts(metadata)
@@ -62,7 +62,7 @@ def save_png(still: np.ndarray, path: Path | NumberedName, metadata: Metadata | 
 
 def save_webp(
     frames: np.ndarray,
-    path: Path | NumberedName,
+    path: Path | GivenName | NumberedName,
     *,
     fps: float,
     lossless: bool = False,
@@ -98,7 +98,9 @@ def save_webp(
     return _published(path, ".webp", write)
 
 
-def save_apng(frames: np.ndarray, path: Path | NumberedName, *, fps: float, compress_level: int = 4, metadata: Metadata | None) -> Path:
+def save_apng(
+    frames: np.ndarray, path: Path | GivenName | NumberedName, *, fps: float, compress_level: int = 4, metadata: Metadata | None
+) -> Path:
     """Write an animated PNG, without loss, that repeats for ever. Returns the file's path; errors as `save_video`.
 
     frames: (frames, height, width, 3), floats in 0..1. compress_level: 0 (none) to 9. The rate is kept as a fraction. Pictures that do
@@ -124,7 +126,7 @@ def save_apng(frames: np.ndarray, path: Path | NumberedName, *, fps: float, comp
 
 def save_gif(
     frames: np.ndarray,
-    path: Path | NumberedName,
+    path: Path | GivenName | NumberedName,
     *,
     fps: float,
     loop_count: int = 0,
@@ -165,7 +167,7 @@ def save_gif(
 
 def save_video(
     frames: np.ndarray,
-    path: Path | NumberedName,
+    path: Path | GivenName | NumberedName,
     *,
     format: str,
     fps: float,
@@ -270,7 +272,7 @@ def _check_number(name: str, value: float, low: float, high: float, why: str = "
         raise InputError(f"{name} is {value!r}; it must be {what} from {low} to {high}.", f"{why} {nearest}".strip())
 
 
-def _published(path: Path | NumberedName, suffix: str, write: Callable[[Path], object]) -> Path:
+def _published(path: Path | GivenName | NumberedName, suffix: str, write: Callable[[Path], object]) -> Path:
     published = publish(path, suffix, write)
     logger.info("wrote %s", published)
     return published

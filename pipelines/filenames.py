@@ -65,6 +65,14 @@ class NumberedName:
         return max((int(match[1]) for match in matches if match), default=0) + 1
 
 
+@dataclass(frozen=True)
+class GivenName:
+    """A file name that is settled; `told` as of `NumberedName`."""
+
+    path: Path
+    told: Callable[[Path, Path], None] = field(default=_tell_nobody, repr=False, compare=False)
+
+
 def next_name(
     directory: Path,
     prefix: str,
@@ -112,8 +120,9 @@ def check_room(folder: Path, needed: int) -> None:
     part = _part(folder)
     try:
         for old in folder.glob(".*.part"):
-            if time.time() - old.stat().st_mtime > _ABANDONED_SECONDS:
-                old.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process has just given it its name
+                if time.time() - old.stat().st_mtime > _ABANDONED_SECONDS:
+                    old.unlink()
         part.write_bytes(bytes(4096))
         _sync(part)
         free = shutil.disk_usage(folder).free
@@ -127,21 +136,21 @@ def check_room(folder: Path, needed: int) -> None:
         raise StorageError(f"The disk that holds {folder} has {amounts}.", "Free some space there, or choose another data directory.")
 
 
-def publish(target: Path | NumberedName, suffix: str, write: Callable[[Path], object]) -> Path:
+def publish(target: Path | GivenName | NumberedName, suffix: str, write: Callable[[Path], object]) -> Path:
     """Give what `write(part)` writes its name, all at once or not at all; returns the name.
 
     `write` gets a hidden path in the target's folder. If it raises, or the disk is full, nothing stays behind.
     Raises InputError if the target exists or has another suffix, StorageError if the folder does not take the file.
     """
     if not isinstance(target, NumberedName):
-        target = Path(target)
-        _check_free(target, suffix)
-    folder = target.parent if isinstance(target, Path) else target.folder
+        target = target if isinstance(target, GivenName) else GivenName(Path(target))
+        _check_free(target.path, suffix)
+    folder = target.path.parent if isinstance(target, GivenName) else target.folder
     part = _part(folder)
     try:
         write(part)
         _sync(part)
-        path = _link(part, target) if isinstance(target, Path) else _link_numbered(part, target, suffix)
+        path = _link(part, target) if isinstance(target, GivenName) else _link_numbered(part, target, suffix)
         try:
             part.unlink(missing_ok=True)
             _sync(folder)
@@ -217,7 +226,9 @@ def _link_numbered(part: Path, name: NumberedName, suffix: str) -> Path:
             return path
 
 
-def _link(part: Path, path: Path) -> Path:
+def _link(part: Path, name: GivenName) -> Path:
+    path = name.path
+    name.told(part, path)
     try:
         _hard_link(part, path)
     except FileExistsError:

@@ -18,7 +18,7 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,7 +38,7 @@ from pipelines.containers import (
     take,
     webp_texts,
 )
-from pipelines.filenames import publish
+from pipelines.filenames import GivenName, publish
 from pipelines.matroska import webm_texts
 
 Metadata = Mapping[str, object]
@@ -107,14 +107,15 @@ def ffmetadata(texts: Mapping[str, str]) -> str:
     return "\n".join([";FFMETADATA1", *lines, ""])
 
 
-def write_sidecar(path: Path, document: Metadata) -> Path:
-    """Write the document beside the picture or film at `path`, as `<its name>.json`; returns that name.
+def write_sidecar(path: Path, document: Metadata, told: Callable[[Path, Path], None] | None = None) -> Path:
+    """Write the document beside the picture or film at `path`, as `<its name>.json`; returns that name. `told` as of `NumberedName`.
 
     Raises InputError if it exists already or is no JSON, StorageError if the folder does not take it.
     """
     path = Path(path)
     text = _to_json(path.name, document, indent=1)
-    return publish(path.with_name(path.name + ".json"), ".json", lambda part: part.write_text(text, "ascii"))
+    name = GivenName(path.with_name(path.name + ".json"), *([told] if told else []))
+    return publish(name, ".json", lambda part: part.write_text(text, "ascii"))
 
 
 def read_settings(path: Path) -> dict[str, object]:

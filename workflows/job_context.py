@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.filenames import NumberedName, Style, next_name
+from pipelines.filenames import GivenName, NumberedName, Style, next_name
 from workflows.folders import Folders
 
 
@@ -37,11 +37,9 @@ class JobContext:
         folder = self.folders.of(kind)
         return next_name(folder, prefix, style=style, width=width, height=height, now=self.now, told=self.told)
 
-    def claimed(self, path: Path) -> Path:
-        """The path, which belongs to a file that this job has numbered; told if it is free."""
-        if not path.exists():
-            self.told(path, path)
-        return path
+    def beside(self, path: Path) -> GivenName:
+        """The path, which belongs to a file that this job has numbered."""
+        return GivenName(path, self.told)
 
     def entry(self, path: Path, kind: str = "output") -> dict[str, str]:
         """A file as ComfyUI tells it."""

@@ -76,11 +76,10 @@ def save_combined(
         steps()
         paths.append(bench.writing(lambda: _write(pictures, name, codec, kept)))
         steps()
-        poster = job.claimed(paths[0].with_suffix(".png"))
+        poster = job.beside(paths[0].with_suffix(".png"))
         paths.append(bench.writing(lambda: encode.save_png(pictures.pixels[0], poster, kept)))
         if kept:
-            job.claimed(paths[0].with_name(paths[0].name + ".json"))
-            paths.append(metadata.write_sidecar(paths[0], kept))
+            paths.append(metadata.write_sidecar(paths[0], kept, job.told))
         steps.done()
     except BaseException:
         _take_back(paths)

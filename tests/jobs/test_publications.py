@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from jobs.publications import Journal
+
 
 def test_what_was_written_is_found_by_a_second_run(store, submit, tmp_path):
     journal, path = store.journal(submit().id), tmp_path / "a.png"
@@ -17,21 +19,35 @@ def test_what_was_written_is_found_by_a_second_run(store, submit, tmp_path):
 def test_a_file_that_somebody_removed_is_written_again(store, submit, tmp_path):
     journal, path = store.journal(submit().id), tmp_path / "a.png"
     journal.written("9", "k", {}, [path])
-    assert journal.found("9", "k") is None
     path.write_bytes(b"a")
+    journal.written("9", "k", {}, [path])
+    path.unlink()
+    assert journal.found("9", "k") is None
+    path.write_bytes(b"b")
     assert journal.found("9", "k") is None  # nothing is left of what was said before
     assert path.exists()
 
 
-def crashed(folder: Path, state: str) -> tuple[Path, Path]:
+def test_what_was_made_of_something_else_is_taken_back_when_it_is_made_again(store, submit, tmp_path):
+    journal, path = store.journal(submit().id), tmp_path / "a.png"
+    path.write_bytes(b"a")
+    journal.written("9", "k", {}, [path])
+    assert journal.found("9", "another key") is None
+    assert not path.exists()
+
+
+def crashed(journal: Journal, folder: Path, state: str) -> tuple[Path, Path]:
     """A part and its target as a crash leaves them."""
     part, target = folder / ".1.part", folder / "a.png"
-    if state in ("before the link", "linked", "taken by another", "empty"):
-        part.write_bytes(b"ours")
+    part.write_bytes(b"ours")
+    journal.told("9", "k", part, target)
     if state == "linked":
         os.link(part, target)
     elif state == "part removed":
-        target.write_bytes(b"ours")
+        part.rename(target)
+    elif state == "taken back":  # by the one who wrote it, when it failed; then the name was another's
+        part.unlink()
+        target.write_bytes(b"theirs")
     elif state == "taken by another":
         target.write_bytes(b"theirs")
     elif state == "empty":
@@ -40,14 +56,13 @@ def crashed(folder: Path, state: str) -> tuple[Path, Path]:
 
 
 def test_what_a_crash_left_half_done_is_taken_back_and_nothing_of_others(store, submit, tmp_path):
-    for state in ("before the link", "linked", "part removed", "taken by another", "empty"):
+    for state in ("before the link", "linked", "part removed", "taken by another", "taken back", "empty"):
         folder, journal = tmp_path / state, store.journal(submit().id)
         folder.mkdir()
-        part, target = crashed(folder, state)
-        journal.told("9", "k", part, target)
+        part, target = crashed(journal, folder, state)
         assert journal.found("9", "k") is None
         assert not part.exists()
-        assert target.exists() == (state == "taken by another")
+        assert target.exists() == state.startswith("taken")
         assert store.publications(journal.job_id, "9") == []
 
 
@@ -55,9 +70,10 @@ def test_a_name_that_was_taken_is_no_longer_ours_once_the_next_was_tried(store, 
     journal, part = store.journal(submit().id), tmp_path / ".1.part"
     theirs, ours = tmp_path / "1.png", tmp_path / "2.png"
     theirs.write_bytes(b"theirs")
+    part.write_bytes(b"ours")
     journal.told("9", "k", part, theirs)
     journal.told("9", "k", part, ours)
-    ours.write_bytes(b"ours")  # and the part is gone
+    part.rename(ours)
     assert journal.found("9", "k") is None
     assert theirs.exists()
     assert not ours.exists()
@@ -74,8 +90,9 @@ def test_what_a_job_that_crashed_twice_has_written_is_listed_and_the_rest_taken_
             (tmp_path / "a.png").write_bytes(b"a")
             shown = {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}
             journal.written("9", "k", shown, [tmp_path / "a.png"])
-            half.write_bytes(b"half")
+            (tmp_path / ".part").write_bytes(b"half")
             journal.told("19", "k", tmp_path / ".part", half)
+            (tmp_path / ".part").rename(half)
         (job,) = store.recover()
     assert (job.status, job.error.code) == ("failed", "crashed")
     assert job.outputs == {"9": shown}
