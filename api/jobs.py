@@ -120,7 +120,7 @@ class _Jobs:
 
     def get_job(self, job_id: JobId, request: Request, user: Asking, root: Root) -> Any:
         """Status, progress, place, remaining seconds, files, warnings, or what went wrong and what to do."""
-        return self._shown(self._found(job_id, request, user), root)
+        return self.api.document(self._found(job_id, request, user), root)
 
     def get_workflow(self, job_id: JobId, request: Request, user: Asking) -> Any:
         """The workflow with every default filled in and every seed settled, in ComfyUI's API format."""
@@ -214,7 +214,8 @@ class _Jobs:
         return job
 
     def _shown(self, job: Job, root: str) -> dict[str, Any]:
-        return self.api.document(job, root)
+        """After a change."""
+        return self.api.document(job, root, is_changed=True)
 
     def _make_film(self, body: FilmRequest, user: User) -> Job:
         """Raises UnknownNameError, InputError, WorkflowError, QueueFullError, StorageError."""

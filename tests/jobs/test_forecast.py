@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.forecast import forecast
+from jobs.forecast import FRESH_SECONDS, Forecasts, forecast
 
 
 @pytest.fixture
@@ -40,3 +40,18 @@ def test_while_the_queue_is_paused_only_what_runs_comes_to_an_end(known, submit,
 
 def test_nothing_to_do(store) -> None:
     assert forecast(store) == {}
+
+
+def test_many_who_ask_at_once_get_the_same_until_it_is_old_or_too_little(submit, store, clock) -> None:
+    forecasts, first = Forecasts(store, clock), submit().id
+    found = forecasts.of([first])
+    assert forecasts.of([first]) is found
+    second = submit().id
+    assert forecasts.of([first]) is found
+    assert forecasts.of([second])[second].place == 2
+    store.move(second, to="front")
+    assert forecasts.of([second])[second].place == 2
+    assert forecasts.of([second], is_changed=True)[second].place == 1
+    store.move(second, to="back")
+    clock.advance(FRESH_SECONDS)
+    assert forecasts.of([second])[second].place == 2
