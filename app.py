@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import settings
@@ -176,32 +177,32 @@ def serve(command: ServeCommand) -> int:
     settings.quiet_environment()
     log_for_servers()
     from api.access_settings import entry_address, startup_credentials
+    from api.comfy import comfy_routes
     from api.metrics import Metrics
     from api.queue_jobs import QueueJobs
-    from api.server import ServerParts, make_server_app
+    from api.server import ServerParts, comfy_context, make_server_app
     from api.serving import Server, address_of, listen
     from jobs.service import Service
 
     # 1. Everything is made before anything is begun, so that what is wrong is said at once.
     credentials = startup_credentials(command.host, command.token, command.users, command.no_auth)
-    bound = listen(command.host, command.port)
-    service = Service(command.store, command.work, nodes(command.store.data_dir, command.has_custom_nodes))
-    queue_jobs, metrics = QueueJobs(service), Metrics(service)
-    parts = ServerParts(service, queue_jobs, metrics, access_settings(command, credentials), settings.VERSION)
-    app = make_server_app(parts)
+    with (
+        closing(listen(command.host, command.port)) as bound,
+        closing(Service(command.store, command.work, nodes(command.store.data_dir, command.has_custom_nodes))) as service,
+        closing(QueueJobs(service)) as queue_jobs,
+    ):
+        access = access_settings(command, credentials)
+        comfy = comfy_routes(comfy_context(service, settings.VERSION))
+        app = make_server_app(ServerParts(service, queue_jobs, Metrics(service), access, settings.VERSION, routers=[comfy]))
 
-    # 2. Answer first, then work.
-    def begin() -> None:
-        service.start()
-        queue_jobs.start()
-        address = address_of(bound, command.root_path)
-        say(f"Stillmotion is at {entry_address(address, credentials.token) if credentials.is_made else address}")
+        # 2. Answer first, then work.
+        def begin() -> None:
+            service.start()
+            queue_jobs.start()
+            address = address_of(bound, command.root_path)
+            say(f"Stillmotion is at {entry_address(address, credentials.token) if credentials.is_made else address}")
 
-    Server(app, service, command.drain_seconds, begin).run(sockets=[bound])
-
-    # 3. The end.
-    queue_jobs.stop()
-    service.close()
+        Server(app, service, command.drain_seconds, begin).run(sockets=[bound])
     return 1 if service.failure else 0
 
 
@@ -235,19 +236,18 @@ def work(command: WorkCommand) -> int:
     from jobs.service import Service
 
     catalog = nodes(command.store.data_dir, command.has_custom_nodes)
-    service = Service(command.store, command.work, catalog, ends_when_empty=command.until_empty)
-    asked = []
+    with closing(Service(command.store, command.work, catalog, ends_when_empty=command.until_empty)) as service:
+        asked = []
 
-    def end(*_: object) -> None:
-        service.drain(0 if asked else command.drain_seconds)
-        asked.append(True)
+        def end(*_: object) -> None:
+            service.drain(0 if asked else command.drain_seconds)
+            asked.append(True)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, end)
-    service.start()
-    service.wait()
-    service.close()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, end)
+        service.start()
+        service.wait()
     return 1 if service.failure else 0
 
 

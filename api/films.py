@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +54,20 @@ def document(template: Template, catalog: Catalog, folders: Folders) -> dict[str
     return {"id": template.id, "title": template.title, "description": template.description, "groups": groups}
 
 
-def in_fields(error: WorkflowError, template: Template) -> InputError:
-    """What is wrong with nodes, said of the fields that set them; the same error if it is about something else."""
+def in_fields(error: WorkflowError, template: Template, given: Container[str]) -> InputError:
+    """What is wrong with nodes, said of the fields that set them, first of all of those that were given; the same error if it is about
+    something else."""
     places = {place: name for name, one in template.fields().items() for place in one.inputs}
     found: dict[str, str] = {}
     for node, problems in error.node_errors.items():
         for problem in problems["errors"]:
-            given = problem["extra_info"].get("input_name")
-            name = places.get(f"{node}.{given}")
+            input_name, details = problem["extra_info"].get("input_name"), problem["details"]
+            name = places.get(f"{node}.{input_name}")
             if name is None:
                 return error
-            found[name] = problem["message"] + (f" ({problem['details']})" if problem["details"] != given else "")
-    return BadFields(found) if found else error
+            found[name] = problem["message"] + (f" ({details})" if details != input_name else "")
+    own = {name: text for name, text in found.items() if name in given}
+    return BadFields(own or found) if found else error
 
 
 def _field(one: Field, template: Template, default: Any, catalog: Catalog, folders: Folders) -> dict[str, Any]:

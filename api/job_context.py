@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from api.users import User
 from errors import UnknownJobError
 from jobs.deliveries import Deliveries, Delivery
 from jobs.documents import job_document, progress_document, utc
-from jobs.forecast import Prospect, forecast
+from jobs.forecast import Forecasts, Prospect
 from jobs.job import Job, JobStatus
 from jobs.progress import Board
 from jobs.store import JobStore
@@ -55,21 +56,27 @@ class JobApi:
         """Whose jobs are shown: users see their own, an admin those of whom he names, or all."""
         return wanted if user.is_admin else user.name
 
-    def document(self, job: Job, root: str = "") -> dict[str, Any]:
-        """All that is known of one job."""
-        prospects = {} if job.status.is_ended else forecast(self.store)
+    def document(self, job: Job, root: str = "", *, is_changed: bool = False) -> dict[str, Any]:
+        """All that is known of one job. `is_changed`: the line may not be what it was a moment ago."""
+        prospects = {} if job.status.is_ended else self._forecasts.of([job.id], is_changed=is_changed)
         deliveries = Deliveries(self.store.database, self.store.clock).of(job.id) if webhook_of(job.extra) else []
         return self._document(job, root, prospects) | {"deliveries": [_told(one) for one in deliveries]}
 
     def documents(self, jobs: Iterable[Job], root: str = "") -> list[dict[str, Any]]:
         jobs = list(jobs)
-        prospects = {} if all(job.status.is_ended for job in jobs) else forecast(self.store)
+        open_ones = [job.id for job in jobs if not job.status.is_ended]
+        prospects = self._forecasts.of(open_ones) if open_ones else {}
         return [self._document(job, root, prospects) | {"deliveries": []} for job in jobs]
 
+    @cached_property
+    def _forecasts(self) -> Forecasts:
+        return Forecasts(self.store)
+
     def _document(self, job: Job, root: str, prospects: Mapping[str, Prospect]) -> dict[str, Any]:
-        prospect = prospects.get(job.id, _NOTHING_KNOWN)
+        prospect = _NOTHING_KNOWN if job.status.is_ended else prospects.get(job.id, _NOTHING_KNOWN)
         progress = progress_document(self.board.newest(job.id)) if job.status == JobStatus.RUNNING else None
-        now = {"place": prospect.place, "remaining_seconds": prospect.remaining_seconds, "progress": progress}
+        place = prospect.place if job.status == JobStatus.QUEUED else None
+        now = {"place": place, "remaining_seconds": prospect.remaining_seconds, "progress": progress}
         return job_document(job, root) | now | {"webhook": webhook_of(job.extra)}
 
 

@@ -90,14 +90,15 @@ async def events(api: JobApi, job: Job, root: str) -> AsyncIterator[str]:
 async def ended(api: JobApi, job: Job, seconds: float, request: Request) -> Job:
     """The job once it has ended; as it is then if that takes longer than so many seconds, or if the client goes away."""
     loop = asyncio.get_running_loop()
-    until, next_look = loop.time() + seconds, loop.time()
+    until, next_look = loop.time() + seconds, loop.time() + HEARTBEAT_SECONDS
     with Watch(api.board, job.id) as watch:
-        while not job.status.is_ended:
+        job = await run_in_threadpool(api.store.get, job.id)  # from here on nothing is missed
+        while not job.status.is_ended and not api.is_ending() and not await request.is_disconnected():
             left = until - loop.time()
             event = await watch.next(max(0.0, min(_LOOK_SECONDS, left)))
             if left <= 0 or event or loop.time() >= next_look:
                 job, next_look = await run_in_threadpool(api.store.get, job.id), loop.time() + HEARTBEAT_SECONDS
-            if left <= 0 or api.is_ending() or await request.is_disconnected():
+            if left <= 0:
                 break
     return job
 

@@ -120,7 +120,7 @@ class _Jobs:
 
     def get_job(self, job_id: JobId, request: Request, user: Asking, root: Root) -> Any:
         """Status, progress, place, remaining seconds, files, warnings, or what went wrong and what to do."""
-        return self._shown(self._found(job_id, request, user), root)
+        return self.api.document(self._found(job_id, request, user), root)
 
     def get_workflow(self, job_id: JobId, request: Request, user: Asking) -> Any:
         """The workflow with every default filled in and every seed settled, in ComfyUI's API format."""
@@ -188,6 +188,7 @@ class _Jobs:
         return {"templates": [films.document(one, self.api.catalog, self.api.folders(user)) for one in found]}
 
     def get_template(self, name: Annotated[str, Path(max_length=200)], user: Asking) -> Any:
+        """One of them."""
         try:
             template = films.find(self.api.data_dir, name)
         except UnknownNameError as error:
@@ -213,16 +214,18 @@ class _Jobs:
         return job
 
     def _shown(self, job: Job, root: str) -> dict[str, Any]:
-        return self.api.document(job, root)
+        """After a change."""
+        return self.api.document(job, root, is_changed=True)
 
     def _make_film(self, body: FilmRequest, user: User) -> Job:
         """Raises UnknownNameError, InputError, WorkflowError, QueueFullError, StorageError."""
         template = films.find(self.api.data_dir, body.template)
-        graph = fill(template, body.model_extra or {}, is_draft=body.draft)
+        given = body.model_extra or {}
+        graph = fill(template, given, is_draft=body.draft)
         try:
             return self._submit(graph, body, user, template=template.id)
         except WorkflowError as error:
-            raise films.in_fields(error, template) from error
+            raise films.in_fields(error, template, given) from error
 
     def _submit(self, graph: dict[str, Any], body: SubmitModel, user: User, **extra: Any) -> Job:
         if body.webhook is not None:

@@ -41,12 +41,13 @@ class QueueJobs:
             log.info("requests that were open when the last process ended: %d", mended)
         self._thread.start()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """What is not delivered by then is delivered at the next start."""
-        self._unsubscribe()
         self._is_stopping.set()
         self._news.put(None)
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._unsubscribe()
+            self._thread.join()
 
     def submit(self, task_id: str, workflow: bytes, tags: dict[str, str], owner: str) -> None:
         """Raises WorkflowError, InputError, QueueFullError, StorageError."""

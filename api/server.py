@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.types import ASGIApp
 
 from api.access import Access, AccessSettings
+from api.comfy_context import ComfyContext
 from api.docs_page import POLICY, docs_page
 from api.error_answers import translate_errors
 from api.job_context import JobApi
@@ -57,6 +58,14 @@ def make_server_app(parts: ServerParts) -> ASGIApp:
     else:
         app = parts.add_page(app)
     return Access(app, parts.access)
+
+
+def comfy_context(service: Service, version: str) -> ComfyContext:
+    """What ComfyUI's protocol works on, for `comfy_routes`."""
+    return ComfyContext(
+        service.store, service.board, service.catalog, service.settings.data_dir, service.release, service.device, version,
+        service.settings.max_pixel_steps,
+    )  # fmt: skip
 
 
 def _job_api(service: Service) -> JobApi:

@@ -11,8 +11,6 @@ from errors import InputError
 from jobs.job import Job, Output
 from jobs.progress import Snapshot
 
-_OWN_DETAILS = ("id",)  # of an error: what a person may need when he asks
-
 
 def job_document(job: Job, root: str = "") -> dict[str, Any]:
     """What the table knows. `root`: the path under which a proxy shows us, for the addresses of files. Logs are not in it."""
@@ -34,10 +32,11 @@ def output_document(job: Job, output: Output, root: str = "") -> dict[str, Any]:
 
 
 def error_document(job: Job) -> dict[str, Any] | None:
+    """Why it failed; `id` is the number in the log, of a mistake of ours."""
     if job.error is None:
         return None
-    kept = {name: job.error.details[name] for name in _OWN_DETAILS if name in job.error.details}
-    return {"code": job.error.code, "message": job.error.message, "hint": job.error.hint, "node": job.error.node} | kept
+    error, number = job.error, job.error.details.get("id")
+    return {"code": error.code, "message": error.message, "hint": error.hint, "node": error.node, "id": number}
 
 
 def progress_document(snapshot: Snapshot | None) -> dict[str, Any] | None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from jobs.store import JobStore
+
+FRESH_SECONDS = 0.5
 
 _RUNNING = "SELECT id FROM jobs WHERE status = 'running'"
 _WAITING = "SELECT id, work FROM jobs WHERE status = 'queued'"
@@ -17,6 +21,23 @@ class Prospect:
 
     place: int | None
     remaining_seconds: float | None
+
+
+class Forecasts:
+    """`forecast`, made once for all who ask within half a second: with a long line many clients would ask for the same."""
+
+    def __init__(self, store: JobStore, steady: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._steady, self._lock = store, steady, threading.Lock()
+        self._newest: Mapping[str, Prospect] = {}
+        self._made: float | None = None
+
+    def of(self, job_ids: Iterable[str], *, is_changed: bool = False) -> Mapping[str, Prospect]:
+        """At least of these jobs, as far as they run or wait. `is_changed`: the line is not what it was. Raises StorageError."""
+        with self._lock:
+            is_fresh = self._made is not None and self._steady() - self._made < FRESH_SECONDS
+            if is_changed or not is_fresh or any(job_id not in self._newest for job_id in job_ids):
+                self._newest, self._made = forecast(self._store), self._steady()
+            return self._newest
 
 
 def forecast(store: JobStore) -> dict[str, Prospect]:

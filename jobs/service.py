@@ -126,7 +126,7 @@ class Service:
 
     def device(self) -> Mapping[str, Any] | None:
         """What jobs run on, with ComfyUI's keys; None as long as no job has run."""
-        if self._engine is None:
+        if self._engine is None or "placement" not in vars(self._engine):
             return None
         from pipelines.device_report import device_report
 

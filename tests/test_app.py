@@ -107,7 +107,10 @@ def test_a_picture_takes_the_place_of_stage_one(data_dir: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "COMMAND"),
+        (["--port", "eighty"], "'eighty' is no whole number"),
+        (["--drain", "-1"], "'-1' is less than nothing"),
+        (["jobs"], "ACTION"),
+        (["jobs", "submit"], "Nothing is given to submit"),
         (["dance"], "invalid choice: 'dance'"),
         (["film"], "neither a prompt nor a picture"),
         (["film", "a", "--image", "b.png"], "both given"),

@@ -10,9 +10,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LAYERS = ("errors", "pipelines", "workflows", "jobs", "api", "ui", "settings", "app")
+LAYERS = (
+    "errors",
+    "pipelines",
+    "workflows",
+    "jobs",
+    "api",
+    "ui",
+    "server_options",
+    "job_options",
+    "run_options",
+    "settings",
+    "commands",
+    "app",
+)
 TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
-PRODUCT = [ROOT / name for name in TRACKED if re.fullmatch(r"(app|settings|errors)\.py|(pipelines|workflows|jobs|api|ui)/.*\.py", name)]
+PRODUCT = [ROOT / name for name in TRACKED if re.fullmatch(r"[a-z_]+\.py|(pipelines|workflows|jobs|api|ui)/.*\.py", name)]
 HEAVY = {"torch", "diffusers", "transformers", "gradio", "xformers"}
 
 
@@ -44,7 +57,16 @@ def test_heavy_libraries_stay_where_they_belong(path: Path) -> None:
     assert not (roots & {"torch", "diffusers", "transformers", "xformers"}) or package == "pipelines"
     assert "gradio" not in roots or package in ("ui", "app.py")
     assert "sqlite3" not in roots or path.parent.name == "jobs"
-    if path.name in ("app.py", "settings.py", "errors.py", "parameters.py", "progress.py"):
+    if path.name in (
+        "app.py",
+        "settings.py",
+        "server_options.py",
+        "job_options.py",
+        "run_options.py",
+        "errors.py",
+        "parameters.py",
+        "progress.py",
+    ):
         assert not ({name.split(".")[0] for name in imports(path, only_top=True)} & (HEAVY | {"numpy", "PIL"}))
 
 

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from jobs.forecast import FRESH_SECONDS, Forecasts, forecast
+
+
+@pytest.fixture
+def known(submit, run_one) -> None:
+    """Small jobs take ten seconds, large ones a hundred."""
+    for work, seconds in (("small", 10), ("large", 100)):
+        submit(work=work)
+        run_one(seconds)
+
+
+def test_a_job_waits_for_those_before_it(known, submit, store, clock) -> None:
+    running, small, large = (submit(work=work).id for work in ("large", "small", "large"))
+    store.claim("test")
+    clock.advance(30)
+    found = forecast(store)
+    assert (found[running].place, found[running].remaining_seconds) == (None, 70)
+    assert (found[small].place, found[small].remaining_seconds) == (1, 80)
+    assert (found[large].place, found[large].remaining_seconds) == (2, 180)
+
+
+def test_after_one_that_nobody_can_tell_nobody_can_tell(known, submit, store) -> None:
+    small, strange, last = (submit(work=work).id for work in ("small", "strange", "small"))
+    found = forecast(store)
+    assert [found[one].remaining_seconds for one in (small, strange, last)] == [10, None, None]
+    assert [found[one].place for one in (small, strange, last)] == [1, 2, 3]
+
+
+def test_while_the_queue_is_paused_only_what_runs_comes_to_an_end(known, submit, store) -> None:
+    running, waiting = submit(work="small").id, submit(work="small").id
+    store.claim("test")
+    store.pause()
+    found = forecast(store)
+    assert (found[running].remaining_seconds, found[waiting].remaining_seconds, found[waiting].place) == (10, None, 1)
+
+
+def test_nothing_to_do(store) -> None:
+    assert forecast(store) == {}
+
+
+def test_many_who_ask_at_once_get_the_same_until_it_is_old_or_too_little(submit, store, clock) -> None:
+    forecasts, first = Forecasts(store, clock), submit().id
+    found = forecasts.of([first])
+    assert forecasts.of([first]) is found
+    second = submit().id
+    assert forecasts.of([first]) is found
+    assert forecasts.of([second])[second].place == 2
+    store.move(second, to="front")
+    assert forecasts.of([second])[second].place == 2
+    assert forecasts.of([second], is_changed=True)[second].place == 1
+    store.move(second, to="back")
+    clock.advance(FRESH_SECONDS)
+    assert forecasts.of([second])[second].place == 2
