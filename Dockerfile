@@ -17,9 +17,11 @@ RUN apt-get update \
 WORKDIR /app
 COPY requirements.txt requirements-cuda.txt ./
 RUN pip install -r ${REQUIREMENTS}
-COPY app.py settings.py errors.py ./
+COPY *.py ./
 COPY pipelines pipelines
 COPY workflows workflows
+COPY jobs jobs
+COPY api api
 COPY assets assets
 
 RUN mkdir /data && chown stillmotion /data
@@ -27,4 +29,5 @@ USER stillmotion
 VOLUME /data
 ENV STILLMOTION_DATA_DIR=/data
 ENTRYPOINT ["python", "app.py"]
-CMD ["film", "Rocket takes off from the ground, fire, sky, airplane"]
+EXPOSE 8000
+CMD ["serve", "--listen"]

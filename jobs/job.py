@@ -94,11 +94,9 @@ class Failure:
 
     @classmethod
     def of(cls, error: StillmotionError) -> Failure:
-        """Whoever runs the nodes may set `node` and `details` on the error."""
-        details = getattr(error, "details", None)
-        told = (
-            dict(details) if isinstance(details, Mapping) else {"node_errors": error.node_errors} if hasattr(error, "node_errors") else {}
-        )
+        """Whoever runs the nodes may set `node` and `details` on the error; that of a workflow has them by node."""
+        details, errors = getattr(error, "details", None), getattr(error, "node_errors", None)
+        told = dict(details) if isinstance(details, Mapping) else {"node_errors": errors} if errors else {}
         return cls(error.code, error.message, error.hint, str(getattr(error, "node", "")), told)
 
 
