@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
@@ -36,9 +37,9 @@ from jobs.documents import day_start
 from jobs.job import Job, JobStatus
 from jobs.outgoing import check_url
 from jobs.submitting import prepare
-from workflows.graph import WorkflowError
+from workflows.graph import WorkflowError, check_readable
 from workflows.seeds import with_new_seeds
-from workflows.templates import fill
+from workflows.templates import all_templates, fill, find_template
 
 _MOST_WAIT_SECONDS = 600
 _PREFER_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,6})"?\s*(?:$|[,;])', re.IGNORECASE)
@@ -61,16 +62,17 @@ def job_routes(api: JobApi) -> APIRouter:
     add("POST", "/api/films", jobs.make_film, JobModel, _JOBS, 413, 429, **taken)
     add("POST", "/api/jobs", jobs.submit_workflow, JobModel, _JOBS, 413, 429, **taken)
     add("GET", "/api/jobs", jobs.list_jobs, JobList, _JOBS)
-    add("GET", "/api/jobs/{job_id}", jobs.get_job, JobModel, _JOBS, 404)
-    add("PATCH", "/api/jobs/{job_id}", jobs.change_job, JobModel, _JOBS, 404)
-    add("DELETE", "/api/jobs/{job_id}", jobs.delete_job, JobModel, _JOBS, 404, 409)
-    add("GET", "/api/jobs/{job_id}/workflow", jobs.get_workflow, dict[str, Any], _JOBS, 404)
-    add("GET", "/api/jobs/{job_id}/events", jobs.get_events, None, _JOBS, 404, response_class=StreamingResponse)
-    add("POST", "/api/jobs/{job_id}/cancel", jobs.cancel_job, JobModel, _JOBS, 404, 409)
-    add("POST", "/api/jobs/{job_id}/retry", jobs.retry_job, JobModel, _JOBS, 404, 409, 429)
-    add("POST", "/api/jobs/{job_id}/duplicate", jobs.duplicate_job, JobModel, _JOBS, 404, 429)
-    add("POST", "/api/jobs/{job_id}/move", jobs.move_job, JobModel, _JOBS, 404, 409)
-    add("POST", "/api/jobs/{job_id}/undo", jobs.undo_delete, JobModel, _JOBS, 404)
+    one = "/api/jobs/{job_id:path}"  # clients choose ids too, with slashes in them; so what is done with a job comes before the job itself
+    add("GET", f"{one}/workflow", jobs.get_workflow, dict[str, Any], _JOBS, 404)
+    add("GET", f"{one}/events", jobs.get_events, None, _JOBS, 404, response_class=StreamingResponse)
+    add("POST", f"{one}/cancel", jobs.cancel_job, JobModel, _JOBS, 404, 409)
+    add("POST", f"{one}/retry", jobs.retry_job, JobModel, _JOBS, 404, 409, 429)
+    add("POST", f"{one}/duplicate", jobs.duplicate_job, JobModel, _JOBS, 404, 429)
+    add("POST", f"{one}/move", jobs.move_job, JobModel, _JOBS, 404, 409)
+    add("POST", f"{one}/undo", jobs.undo_delete, JobModel, _JOBS, 404)
+    add("GET", one, jobs.get_job, JobModel, _JOBS, 404)
+    add("PATCH", one, jobs.change_job, JobModel, _JOBS, 404)
+    add("DELETE", one, jobs.delete_job, JobModel, _JOBS, 404, 409)
     add("GET", "/api/templates", jobs.list_templates, TemplateList, _TEMPLATES)
     add("GET", "/api/templates/{name}", jobs.get_template, TemplateModel, _TEMPLATES, 404)
     add("GET", "/api/usage", jobs.get_usage, UsageAnswer, ["usage"])
@@ -184,13 +186,13 @@ class _Jobs:
 
     def list_templates(self, user: Asking) -> Any:
         """What can be made, and the fields of each."""
-        found = films.all_templates(self.api.data_dir).values()
+        found = all_templates(self.api.data_dir).values()
         return {"templates": [films.document(one, self.api.catalog, self.api.folders(user)) for one in found]}
 
     def get_template(self, name: Annotated[str, Path(max_length=200)], user: Asking) -> Any:
         """One of them."""
         try:
-            template = films.find(self.api.data_dir, name)
+            template = find_template(name, self.api.data_dir)
         except UnknownNameError as error:
             raise NotFound(error.message, error.hint) from error
         return films.document(template, self.api.catalog, self.api.folders(user))
@@ -219,7 +221,7 @@ class _Jobs:
 
     def _make_film(self, body: FilmRequest, user: User) -> Job:
         """Raises UnknownNameError, InputError, WorkflowError, QueueFullError, StorageError."""
-        template = films.find(self.api.data_dir, body.template)
+        template = find_template(body.template, self.api.data_dir)
         given = body.model_extra or {}
         graph = fill(template, given, is_draft=body.draft)
         try:
@@ -228,6 +230,7 @@ class _Jobs:
             raise films.in_fields(error, template, given) from error
 
     def _submit(self, graph: dict[str, Any], body: SubmitModel, user: User, **extra: Any) -> Job:
+        check_readable(graph)
         if body.webhook is not None:
             check_url(body.webhook, allows_private=self.api.allows_private_webhooks)
             extra["webhook"] = body.webhook
@@ -242,7 +245,7 @@ class _Jobs:
     async def _taken(self, job: Job, request: Request, root: str) -> JSONResponse:
         """202, or after `Prefer: wait=N` 200 if it has ended meanwhile."""
         request.state.job_id = job.id
-        headers = {"Location": f"{root}/api/jobs/{job.id}"}
+        headers = {"Location": f"{root}/api/jobs/{quote(job.id, safe='')}"}
         wait = preferred_wait(request.headers.get("Prefer", ""))
         if wait is not None:
             headers["Preference-Applied"] = f"wait={wait}"
