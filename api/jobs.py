@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, StreamingResponse
 
@@ -46,6 +46,7 @@ _PREFER_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,6})"?\s*(?:$|[,;])',
 _JOBS, _TEMPLATES = ["jobs"], ["templates"]
 JobId = Annotated[str, Path(max_length=200, examples=["8c8d3f5e-3f0b-4a52-9f7e-0c3a8a0a6f51"])]
 Text = Annotated[str, Query(max_length=200)]
+Prefer = Annotated[str, Header(description="`wait=N`: answer when the job has ended, or after N seconds.", examples=["wait=60"])]
 
 
 def job_routes(api: JobApi) -> APIRouter:
@@ -53,12 +54,14 @@ def job_routes(api: JobApi) -> APIRouter:
     router, jobs = APIRouter(), _Jobs(api)
 
     def add(method: str, path: str, endpoint: Callable[..., Any], model: Any, tags: list[str], *statuses: int, **more: Any) -> None:
+        responses = documented(*statuses) | more.pop("responses", {})
         router.add_api_route(
-            path, endpoint, methods=[method], response_model=model, tags=list(tags), responses=documented(*statuses),
+            path, endpoint, methods=[method], response_model=model, tags=list(tags), responses=responses,
             operation_id=endpoint.__name__, **more,
         )  # fmt: skip
 
-    taken = {"status_code": 202, "response_description": "It waits or runs. With `Prefer: wait=N`: 200 if it has ended by then."}
+    ended = {200: {"model": JobModel, "description": "With `Prefer: wait=N`: it has ended by then."}}
+    taken = {"status_code": 202, "response_description": "It waits or runs.", "responses": ended}
     add("POST", "/api/films", jobs.make_film, JobModel, _JOBS, 413, 429, **taken)
     add("POST", "/api/jobs", jobs.submit_workflow, JobModel, _JOBS, 413, 429, **taken)
     add("GET", "/api/jobs", jobs.list_jobs, JobList, _JOBS)
@@ -85,15 +88,15 @@ class _Jobs:
 
     # New jobs
 
-    async def make_film(self, body: FilmRequest, request: Request, user: Asking, root: Root) -> Any:
+    async def make_film(self, body: FilmRequest, request: Request, user: Asking, root: Root, prefer: Prefer = "") -> Any:
         """Make a film, or whatever a template makes, from the simple parameters of the form."""
         job = await run_in_threadpool(self._make_film, body, user)
-        return await self._taken(job, request, root)
+        return await self._taken(job, request, root, prefer)
 
-    async def submit_workflow(self, body: WorkflowRequest, request: Request, user: Asking, root: Root) -> Any:
+    async def submit_workflow(self, body: WorkflowRequest, request: Request, user: Asking, root: Root, prefer: Prefer = "") -> Any:
         """Run a workflow in ComfyUI's API format."""
         job = await run_in_threadpool(self._submit, body.workflow, body, user)
-        return await self._taken(job, request, root)
+        return await self._taken(job, request, root, prefer)
 
     # What there is
 
@@ -242,11 +245,11 @@ class _Jobs:
             raise WorkflowError("prompt_outputs_failed_validation", "Some outputs cannot be made", node_errors=workflow.node_errors)
         return self.store.submit(submission)
 
-    async def _taken(self, job: Job, request: Request, root: str) -> JSONResponse:
+    async def _taken(self, job: Job, request: Request, root: str, prefer: str) -> JSONResponse:
         """202, or after `Prefer: wait=N` 200 if it has ended meanwhile."""
         request.state.job_id = job.id
         headers = {"Location": f"{root}/api/jobs/{quote(job.id, safe='')}"}
-        wait = preferred_wait(request.headers.get("Prefer", ""))
+        wait = preferred_wait(prefer)
         if wait is not None:
             headers["Preference-Applied"] = f"wait={wait}"
             job = await job_events.ended(self.api, job, wait, request)
