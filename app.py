@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. One line on standard error tells what went wrong."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    command = None
     try:
+        command = settings.parse(sys.argv[1:] if argv is None else argv)
         for name in ("SIGTERM", "SIGHUP"):  # a polite kill or a closed terminal ends like Ctrl-C: nothing half-written stays
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
                 signal.signal(number, signal.default_int_handler)
-        command = settings.parse(sys.argv[1:] if argv is None else argv)
         match command:
             case settings.ReadCommand():
                 return read(command)
@@ -58,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(json.dumps({"error": {"code": error.code, "message": error.message, "hint": error.hint}}))
         return error.exit_code
     except KeyboardInterrupt:
+        if isinstance(command, ServeCommand | WorkCommand):
+            return 0  # asked to end before it has begun: it ends as it does later
         print("Canceled.", file=sys.stderr)
         return Canceled.exit_code
 
@@ -165,7 +168,7 @@ def graph_of(command: RunCommand) -> dict[str, object]:
     from workflows.templates import fill, find_template
 
     if command.template:
-        return fill(find_template(command.template), command.values, is_draft=command.is_draft)
+        return fill(find_template(command.template, command.data_dir), command.values, is_draft=command.is_draft)
     try:
         text = command.workflow.read_bytes()
     except OSError as error:

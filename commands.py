@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from api import films, users
+from api import users
 from errors import InputError, JobStateError, StillmotionError, UnreadableFileError
 from job_options import JobsCommand, SubmitCommand, UsageCommand, UserCommand
 from jobs.documents import day_start, job_document
@@ -27,7 +27,7 @@ from workflows.folders import Folders
 from workflows.graph import WorkflowError, read_json
 from workflows.nodes import catalog
 from workflows.seeds import with_new_seeds
-from workflows.templates import fill
+from workflows.templates import fill, find_template
 
 _MOST_ROWS = 10_000
 
@@ -131,7 +131,7 @@ def _graphs(command: SubmitCommand) -> Iterator[tuple[str, Any]]:
         for number in range(command.seeds):
             yield str(command.file), with_new_seeds(_bare(workflow)) if number else workflow
         return
-    template = films.find(command.store.data_dir, command.template)
+    template = find_template(command.template, command.store.data_dir)
     for where, values in _rows(command):
         for number in range(command.seeds):
             own = {name: value for name, value in values.items() if not (number and template.fields()[name].seed)} if number else values

@@ -19,7 +19,6 @@ from workflows.graph import WorkflowError, read_json
 _SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")  # editors send them along; they have no business in a history
 _SOMEBODY_ELSE = {"title": "someone's job"}
 _PAGE = 500
-_MAX_DEPTH = 100  # what is nested deeper could be stored, and then not be read again
 
 
 def read_prompt(call: Call) -> dict[str, Any]:
@@ -30,7 +29,6 @@ def read_prompt(call: Call) -> dict[str, Any]:
 def submit(call: Call) -> dict[str, Any]:
     """Raises WorkflowError, InputError, QueueFullError, StorageError."""
     document = read_json(call.body)
-    _check_readable(document)
     graph, asked = _taken_apart(document)
     options = {"number": _number(asked), "front": bool(asked.get("front")), "job_id": _text(asked, "prompt_id")}
     submission, workflow = prepare(
@@ -70,19 +68,6 @@ def interrupt(call: Call) -> Response:
             call.request.state.job_id = job.id
             call.store.cancel(job.id)
     return Response()
-
-
-def _check_readable(document: Any) -> None:
-    """Whether it will come out of the table, and out of every client's parser, as it came in. Raises WorkflowError."""
-    depth, edge = 0, [document]
-    while edge:
-        if any(isinstance(one, float) and not math.isfinite(one) for one in edge):
-            raise WorkflowError("invalid_json", "The request is no valid JSON.", "It holds a number that is too large, such as 1e999.")
-        depth += 1
-        if depth > _MAX_DEPTH:
-            raise WorkflowError("invalid_json", "The request is nested too deeply.", f"{_MAX_DEPTH} levels are the most.")
-        inner = [one.values() if isinstance(one, dict) else one for one in edge if isinstance(one, dict | list)]
-        edge = [value for values in inner for value in values]
 
 
 def _taken_apart(document: Any) -> tuple[Any, dict[str, Any]]:

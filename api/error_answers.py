@@ -5,6 +5,7 @@ The id stands in the log too. Of what we did not expect the answer tells no more
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.refusals import Refusal, Unexpected
@@ -63,7 +64,8 @@ def answer(error: StillmotionError, headers: Mapping[str, str] | None = None) ->
     said |= {"fields": error.fields} if getattr(error, "fields", None) else {}
     document = {"error": said} | ({"node_errors": error.node_errors} if getattr(error, "node_errors", None) else {})
     retry = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else {}
-    return JSONResponse(document, status, {**retry, "Cache-Control": "no-store", **(headers or {})})
+    text = json.dumps(document)  # in ASCII, since what was wrong may be no valid Unicode
+    return Response(text, status, {**retry, "Cache-Control": "no-store", **(headers or {})}, "application/json")
 
 
 class NotFound(Refusal):

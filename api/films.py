@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Container, Mapping
-from pathlib import Path
 from typing import Any
 
-from errors import InputError, StillmotionError, UnknownNameError
+from errors import InputError
 from pipelines.parameters import Choice, Number, Switch
 from workflows.declare import Catalog, FileChoice, Input
 from workflows.folders import Folders
 from workflows.graph import WorkflowError
-from workflows.templates import Field, Template, read_templates, templates
-
-log = logging.getLogger("stillmotion.api")
+from workflows.templates import Field, Template
 
 _KINDS = {"INT": "integer", "FLOAT": "number", "STRING": "text", "BOOLEAN": "switch"}
 
@@ -25,24 +21,6 @@ class BadFields(InputError):
     def __init__(self, fields: Mapping[str, str]) -> None:
         super().__init__(" ".join(f"{name}: {text}." for name, text in fields.items()), "`GET /api/templates` says what each field takes.")
         self.fields = dict(fields)
-
-
-def all_templates(data_dir: Path) -> dict[str, Template]:
-    """Those of the program and those of the data directory. One that is damaged hides nobody's others."""
-    try:
-        own = read_templates(data_dir / "templates")
-    except StillmotionError as error:
-        log.warning("the templates in %s are left out: %s", data_dir / "templates", error)
-        own = {}
-    return {**templates(), **own}
-
-
-def find(data_dir: Path, name: str) -> Template:
-    """Raises UnknownNameError."""
-    found = all_templates(data_dir)
-    if name not in found:
-        raise UnknownNameError("template", name, found)
-    return found[name]
 
 
 def document(template: Template, catalog: Catalog, folders: Folders) -> dict[str, Any]:
@@ -75,7 +53,10 @@ def _field(one: Field, template: Template, default: Any, catalog: Catalog, folde
     if not one.inputs:
         return shown | _change(one, folders)
     node, name = one.inputs[0].split(".", 1)
-    declared = catalog[template.workflow[node]["class_type"]].inputs[name]
+    node_class = catalog.classes.get(template.workflow[node]["class_type"])
+    if node_class is None or name not in node_class.inputs:  # somebody's own, for nodes that are not loaded
+        return shown | {"kind": "text", "help": ""}
+    declared = node_class.inputs[name]
     return shown | {"kind": _KINDS.get(declared.type, "text"), "help": declared.help} | _bounds(declared, folders)
 
 

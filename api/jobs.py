@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Annotated, Any
+from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, StreamingResponse
 
@@ -36,15 +37,16 @@ from jobs.documents import day_start
 from jobs.job import Job, JobStatus
 from jobs.outgoing import check_url
 from jobs.submitting import prepare
-from workflows.graph import WorkflowError
+from workflows.graph import WorkflowError, check_readable
 from workflows.seeds import with_new_seeds
-from workflows.templates import fill
+from workflows.templates import all_templates, fill, find_template
 
 _MOST_WAIT_SECONDS = 600
 _PREFER_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,6})"?\s*(?:$|[,;])', re.IGNORECASE)
 _JOBS, _TEMPLATES = ["jobs"], ["templates"]
 JobId = Annotated[str, Path(max_length=200, examples=["8c8d3f5e-3f0b-4a52-9f7e-0c3a8a0a6f51"])]
 Text = Annotated[str, Query(max_length=200)]
+Prefer = Annotated[str, Header(description="`wait=N`: answer when the job has ended, or after N seconds.", examples=["wait=60"])]
 
 
 def job_routes(api: JobApi) -> APIRouter:
@@ -52,25 +54,28 @@ def job_routes(api: JobApi) -> APIRouter:
     router, jobs = APIRouter(), _Jobs(api)
 
     def add(method: str, path: str, endpoint: Callable[..., Any], model: Any, tags: list[str], *statuses: int, **more: Any) -> None:
+        responses = documented(*statuses) | more.pop("responses", {})
         router.add_api_route(
-            path, endpoint, methods=[method], response_model=model, tags=list(tags), responses=documented(*statuses),
+            path, endpoint, methods=[method], response_model=model, tags=list(tags), responses=responses,
             operation_id=endpoint.__name__, **more,
         )  # fmt: skip
 
-    taken = {"status_code": 202, "response_description": "It waits or runs. With `Prefer: wait=N`: 200 if it has ended by then."}
+    ended = {200: {"model": JobModel, "description": "With `Prefer: wait=N`: it has ended by then."}}
+    taken = {"status_code": 202, "response_description": "It waits or runs.", "responses": ended}
     add("POST", "/api/films", jobs.make_film, JobModel, _JOBS, 413, 429, **taken)
     add("POST", "/api/jobs", jobs.submit_workflow, JobModel, _JOBS, 413, 429, **taken)
     add("GET", "/api/jobs", jobs.list_jobs, JobList, _JOBS)
-    add("GET", "/api/jobs/{job_id}", jobs.get_job, JobModel, _JOBS, 404)
-    add("PATCH", "/api/jobs/{job_id}", jobs.change_job, JobModel, _JOBS, 404)
-    add("DELETE", "/api/jobs/{job_id}", jobs.delete_job, JobModel, _JOBS, 404, 409)
-    add("GET", "/api/jobs/{job_id}/workflow", jobs.get_workflow, dict[str, Any], _JOBS, 404)
-    add("GET", "/api/jobs/{job_id}/events", jobs.get_events, None, _JOBS, 404, response_class=StreamingResponse)
-    add("POST", "/api/jobs/{job_id}/cancel", jobs.cancel_job, JobModel, _JOBS, 404, 409)
-    add("POST", "/api/jobs/{job_id}/retry", jobs.retry_job, JobModel, _JOBS, 404, 409, 429)
-    add("POST", "/api/jobs/{job_id}/duplicate", jobs.duplicate_job, JobModel, _JOBS, 404, 429)
-    add("POST", "/api/jobs/{job_id}/move", jobs.move_job, JobModel, _JOBS, 404, 409)
-    add("POST", "/api/jobs/{job_id}/undo", jobs.undo_delete, JobModel, _JOBS, 404)
+    one = "/api/jobs/{job_id:path}"  # clients choose ids too, with slashes in them; so what is done with a job comes before the job itself
+    add("GET", f"{one}/workflow", jobs.get_workflow, dict[str, Any], _JOBS, 404)
+    add("GET", f"{one}/events", jobs.get_events, None, _JOBS, 404, response_class=StreamingResponse)
+    add("POST", f"{one}/cancel", jobs.cancel_job, JobModel, _JOBS, 404, 409)
+    add("POST", f"{one}/retry", jobs.retry_job, JobModel, _JOBS, 404, 409, 429)
+    add("POST", f"{one}/duplicate", jobs.duplicate_job, JobModel, _JOBS, 404, 429)
+    add("POST", f"{one}/move", jobs.move_job, JobModel, _JOBS, 404, 409)
+    add("POST", f"{one}/undo", jobs.undo_delete, JobModel, _JOBS, 404)
+    add("GET", one, jobs.get_job, JobModel, _JOBS, 404)
+    add("PATCH", one, jobs.change_job, JobModel, _JOBS, 404)
+    add("DELETE", one, jobs.delete_job, JobModel, _JOBS, 404, 409)
     add("GET", "/api/templates", jobs.list_templates, TemplateList, _TEMPLATES)
     add("GET", "/api/templates/{name}", jobs.get_template, TemplateModel, _TEMPLATES, 404)
     add("GET", "/api/usage", jobs.get_usage, UsageAnswer, ["usage"])
@@ -83,15 +88,15 @@ class _Jobs:
 
     # New jobs
 
-    async def make_film(self, body: FilmRequest, request: Request, user: Asking, root: Root) -> Any:
+    async def make_film(self, body: FilmRequest, request: Request, user: Asking, root: Root, prefer: Prefer = "") -> Any:
         """Make a film, or whatever a template makes, from the simple parameters of the form."""
         job = await run_in_threadpool(self._make_film, body, user)
-        return await self._taken(job, request, root)
+        return await self._taken(job, request, root, prefer)
 
-    async def submit_workflow(self, body: WorkflowRequest, request: Request, user: Asking, root: Root) -> Any:
+    async def submit_workflow(self, body: WorkflowRequest, request: Request, user: Asking, root: Root, prefer: Prefer = "") -> Any:
         """Run a workflow in ComfyUI's API format."""
         job = await run_in_threadpool(self._submit, body.workflow, body, user)
-        return await self._taken(job, request, root)
+        return await self._taken(job, request, root, prefer)
 
     # What there is
 
@@ -184,13 +189,13 @@ class _Jobs:
 
     def list_templates(self, user: Asking) -> Any:
         """What can be made, and the fields of each."""
-        found = films.all_templates(self.api.data_dir).values()
+        found = all_templates(self.api.data_dir).values()
         return {"templates": [films.document(one, self.api.catalog, self.api.folders(user)) for one in found]}
 
     def get_template(self, name: Annotated[str, Path(max_length=200)], user: Asking) -> Any:
         """One of them."""
         try:
-            template = films.find(self.api.data_dir, name)
+            template = find_template(name, self.api.data_dir)
         except UnknownNameError as error:
             raise NotFound(error.message, error.hint) from error
         return films.document(template, self.api.catalog, self.api.folders(user))
@@ -219,7 +224,7 @@ class _Jobs:
 
     def _make_film(self, body: FilmRequest, user: User) -> Job:
         """Raises UnknownNameError, InputError, WorkflowError, QueueFullError, StorageError."""
-        template = films.find(self.api.data_dir, body.template)
+        template = find_template(body.template, self.api.data_dir)
         given = body.model_extra or {}
         graph = fill(template, given, is_draft=body.draft)
         try:
@@ -228,6 +233,7 @@ class _Jobs:
             raise films.in_fields(error, template, given) from error
 
     def _submit(self, graph: dict[str, Any], body: SubmitModel, user: User, **extra: Any) -> Job:
+        check_readable(graph)
         if body.webhook is not None:
             check_url(body.webhook, allows_private=self.api.allows_private_webhooks)
             extra["webhook"] = body.webhook
@@ -239,11 +245,11 @@ class _Jobs:
             raise WorkflowError("prompt_outputs_failed_validation", "Some outputs cannot be made", node_errors=workflow.node_errors)
         return self.store.submit(submission)
 
-    async def _taken(self, job: Job, request: Request, root: str) -> JSONResponse:
+    async def _taken(self, job: Job, request: Request, root: str, prefer: str) -> JSONResponse:
         """202, or after `Prefer: wait=N` 200 if it has ended meanwhile."""
         request.state.job_id = job.id
-        headers = {"Location": f"{root}/api/jobs/{job.id}"}
-        wait = preferred_wait(request.headers.get("Prefer", ""))
+        headers = {"Location": f"{root}/api/jobs/{quote(job.id, safe='')}"}
+        wait = preferred_wait(prefer)
         if wait is not None:
             headers["Preference-Applied"] = f"wait={wait}"
             job = await job_events.ended(self.api, job, wait, request)

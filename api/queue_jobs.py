@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from api.queue_requests import PRIORITY_TAG, deliver, reconcile
-from errors import JobStateError, StorageError, UnknownJobError
+from api.queue_requests import PRIORITY_TAG, deliver, deliver_withdrawn, reconcile
+from errors import StorageError, UnknownJobError
 from jobs.job import Job, JobStatus
 from jobs.progress import JobEvent
 from jobs.queue_items import REQUEST_ID
@@ -62,13 +62,13 @@ class QueueJobs:
         self.store.submit(submission)
 
     def withdraw(self, request_ids: list[str], owner: str) -> None:
-        """Their owner has taken them out of the queue: nobody waits for the result."""
+        """Their owner has taken them out of the queue. Whoever waits for a result gets one that says so. Raises StorageError."""
         for job_id in request_ids:
             try:
                 if self.store.get(job_id).owner == owner:
                     self.store.cancel(job_id)
-            except (UnknownJobError, JobStateError):
-                continue
+            except UnknownJobError:
+                deliver_withdrawn(self.queues, job_id)
 
     def _find(self, request_id: str) -> Mapping[str, Any] | None:
         try:

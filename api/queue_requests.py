@@ -60,6 +60,11 @@ def deliver_error(queues: Queues, request_id: str, error: StillmotionError) -> b
     return deliver(queues, {"id": request_id, "status": "failed", "outputs": {}, "error": why})
 
 
+def deliver_withdrawn(queues: Queues, request_id: str) -> bool:
+    """The same, of a request whose owner took it out of the queue before it became a job."""
+    return deliver(queues, {"id": request_id, "status": "canceled", "outputs": {}})
+
+
 def reconcile(queues: Queues, submit: Submit, find_job: Callable[[str], JobDocument | None]) -> int:
     """To be called when the server starts: what was accepted and not answered before it died is submitted or delivered now.
 
@@ -71,7 +76,7 @@ def reconcile(queues: Queues, submit: Submit, find_job: Callable[[str], JobDocum
         if job is not None and job["status"] in _ENDED:
             deliver(queues, job)
         elif job is None and request.data is None:  # its owner took it out of the queue before it became one
-            queues.forget(request.id)
+            deliver_withdrawn(queues, request.id)
         elif job is None:
             _submit_again(queues, submit, request)
         else:

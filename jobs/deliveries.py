@@ -12,7 +12,7 @@ PAUSES = (10.0, 30.0, 120.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)  # after ea
 
 _DUE = """
     SELECT webhooks.id, jobs.id AS job_id, webhooks.status, url, webhooks.attempts, due, delivered, problem
-    FROM webhooks JOIN jobs ON seq = job WHERE due IS NOT NULL ORDER BY due, webhooks.id LIMIT 1
+    FROM webhooks JOIN jobs ON seq = job WHERE due IS NOT NULL ORDER BY due, webhooks.id
 """
 _OF_JOB = """
     SELECT webhooks.id, jobs.id AS job_id, webhooks.status, url, webhooks.attempts, due, delivered, problem
@@ -40,9 +40,9 @@ class Deliveries:
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._database, self._clock = database, clock
 
-    def upcoming(self) -> Delivery | None:
-        """The one that is due first, perhaps in the future."""
-        return next((Delivery(*row) for row in self._database.read(_DUE)), None)
+    def upcoming(self, is_free: Callable[[str], bool]) -> Delivery | None:
+        """The one that is due first, perhaps in the future, of those whose address is free."""
+        return next((Delivery(*row) for row in self._database.read(_DUE) if is_free(row["url"])), None)
 
     def of(self, job_id: str) -> list[Delivery]:
         """One for each time that the job ended."""

@@ -67,7 +67,10 @@ class JobTable:
                 self.tell(event)
 
     def _row(self, connection: sqlite3.Connection, job_id: str) -> sqlite3.Row:
-        row = connection.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        try:
+            row = connection.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        except UnicodeEncodeError:  # half of a surrogate pair: no text that could be stored
+            row = None
         if row is None:
             raise UnknownJobError(job_id)
         return row

@@ -18,10 +18,12 @@ import logging
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from errors import InputError, StorageError, UnknownJobError, UnreadableFileError
 from jobs.deliveries import Deliveries, Delivery
@@ -38,41 +40,54 @@ Post = Callable[..., int]
 _GONE = 410
 _LONGEST_SLEEP = 60.0  # so that a clock that is set does not matter for long
 _KEY_BYTES = 32
+_THREADS = 4
 
 
 class Webhooks:
-    """One thread that tells one address after the other. `post` is as `jobs.outgoing.post`."""
+    """A few threads; each tells one address after the other, and no host is told by two at once: so a host that does not answer delays
+    those behind it only, not the others. `post` is as `jobs.outgoing.post`."""
 
     def __init__(self, store: JobStore, board: Board, key: bytes, *, allows_private: bool = False, post: Post = post) -> None:
         self.store, self.board, self.key, self.allows_private, self.post = store, board, key, allows_private, post
         self.deliveries = Deliveries(store.database, store.clock)
-        self._wake, self._is_stopping = threading.Event(), False
-        self._thread = threading.Thread(target=self._work, name="webhooks", daemon=True)
+        self._choosing, self._busy = threading.Lock(), set[str]()  # hosts that are being told
+        self._news, self._changes, self._is_stopping = threading.Condition(), 0, False
+        self._threads = [threading.Thread(target=self._work, name=f"webhooks {number}", daemon=True) for number in range(_THREADS)]
 
     def start(self) -> None:
         self._unsubscribe = self.board.subscribe(self._notice)
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, seconds: float = 5.0) -> None:
         """What is due and was not told in this time is told after the next start."""
         self._unsubscribe()
         self._is_stopping = True
-        self._wake.set()
-        self._thread.join(seconds)
+        self._wake()
+        until = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def step(self) -> float:
-        """Tell one address, if one is due; gives the seconds until the next is. Raises StorageError."""
-        delivery = self.deliveries.upcoming()
-        if delivery is None:
-            return _LONGEST_SLEEP
-        seconds = delivery.due - self.store.clock()
-        if seconds <= 0:
+        """Tell one address, if one is due and its host free; gives the seconds until the next is. Raises StorageError."""
+        with self._choosing:
+            delivery = self.deliveries.upcoming(lambda url: _host(url) not in self._busy)
+            if delivery is None:
+                return _LONGEST_SLEEP
+            seconds = delivery.due - self.store.clock()
+            if seconds > 0:
+                return min(seconds, _LONGEST_SLEEP)
+            self._busy.add(_host(delivery.url))
+        try:
             self._try(delivery)
-        return min(max(0.0, seconds), _LONGEST_SLEEP)
+        finally:
+            self._busy.discard(_host(delivery.url))
+            self._wake()
+        return 0.0
 
     def _work(self) -> None:
         while True:
-            self._wake.clear()
+            known = self._changes
             try:
                 seconds = self.step()
             except StorageError as error:
@@ -80,12 +95,17 @@ class Webhooks:
                 seconds = _LONGEST_SLEEP
             if self._is_stopping and seconds > 0:
                 return
-            if seconds > 0:
-                self._wake.wait(seconds)
+            with self._news:
+                self._news.wait_for(lambda known=known: self._changes != known, seconds)
 
     def _notice(self, event: JobEvent) -> None:
         if event.kind in ("succeeded", "failed", "canceled"):
-            self._wake.set()
+            self._wake()
+
+    def _wake(self) -> None:
+        with self._news:
+            self._changes += 1
+            self._news.notify_all()
 
     def _try(self, delivery: Delivery) -> None:
         try:
@@ -117,6 +137,13 @@ class Webhooks:
             "X-Stillmotion-Delivery": str(delivery.id),
             "X-Stillmotion-Signature": f"sha256={signature(self.key, body)}",
         }
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:  # it will be refused
+        return url
 
 
 def signature(key: bytes, body: bytes) -> str:

@@ -56,6 +56,16 @@ def test_a_node_that_is_not_there_cannot_be_set() -> None:
     assert set_inputs({"1": {"class_type": "X"}}, {"1.a.b": "c"}) == {"1": {"class_type": "X", "inputs": {"a.b": "c"}}}
 
 
+def test_ones_own_template_is_known(tmp_path: Path) -> None:
+    from workflows.templates import FOLDER
+
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "mine.json").write_text((FOLDER / "text_to_still.json").read_text("utf-8"), "utf-8")
+    (tmp_path / "templates" / "bad.json").write_text("{")
+    command = settings.parse(["run", "--template", "mine", *sets("prompt=a red boat"), "--data-dir", str(tmp_path)])
+    assert app.graph_of(command)["6"]["inputs"]["text"] == "a red boat"
+
+
 def test_a_template_is_run_and_run_again_finds_what_it_knows(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("run", "--template", "text_to_still", *sets(*SMALL, "seed=3"), "--data-dir", data_dir, "--json", "--quiet")
     assert main(*arguments) == 0

@@ -108,6 +108,27 @@ def test_a_worker_ends_when_nothing_waits(tmp_path: Path) -> None:
     assert (started.returncode, "Traceback" in log) == (0, False)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="nobody tells here which signals are heard")
+@pytest.mark.parametrize("verb", ["serve", "work"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_is_asked_to_end_before_it_has_begun_ends_well(verb: str, number: signal.Signals, tmp_path: Path) -> None:
+    with process(verb, *(["--port", 0] if verb == "serve" else []), "--data-dir", tmp_path) as started:
+        until = time.monotonic() + 15
+        while not hears(started.pid, number):
+            assert time.monotonic() < until
+            time.sleep(0.002)
+        started.send_signal(number)
+        out, log = started.communicate(timeout=20)
+    assert (started.returncode, "Traceback" in log) == (0, False), log
+    assert "Stillmotion is at" not in out
+
+
+def hears(pid: int, number: signal.Signals) -> bool:
+    """Whether the process does something of its own when it gets this signal."""
+    caught = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import heapq
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from workflows.folders import Folders
 from workflows.literals import error_entry, literal, said
 
 MAX_NODES = 2000
+MAX_DEPTH = 100  # what is nested deeper could be stored, and then not be read again
 
 
 class Link(NamedTuple):
@@ -119,15 +121,30 @@ class Workflow:
 
 
 def read_json(text: bytes | str) -> Any:
-    """Raises WorkflowError that says where it is no JSON, and that Python's True, False and None are none."""
+    """Raises WorkflowError that says where it is no JSON, and that Python's True, False and None are none; see also `check_readable`."""
     try:
-        return json.loads(text, parse_constant=lambda name: _no_constant(name))
+        document = json.loads(text, parse_constant=lambda name: _no_constant(name))
     except (ValueError, RecursionError) as error:
         shown = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
         place = getattr(error, "pos", 0)
         word = next((word for word in ("True", "False", "None") if shown[place:].startswith(word)), "")
         hint = f" {word} is Python's; JSON has {({'None': 'null'}).get(word, word.lower())}." if word else ""
         raise WorkflowError("invalid_json", "The request is no valid JSON.", f"{error}.{hint}") from error
+    check_readable(document)
+    return document
+
+
+def check_readable(document: Any) -> None:
+    """Whether it will come out of a table, and out of every program's parser, as it came in. Raises WorkflowError."""
+    depth, edge = 0, [document]
+    while edge:
+        if any(isinstance(one, float) and not math.isfinite(one) for one in edge):
+            raise WorkflowError("invalid_json", "The request is no valid JSON.", "It holds a number that is too large, such as 1e999.")
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise WorkflowError("invalid_json", "The request is nested too deeply.", f"{MAX_DEPTH} levels are the most.")
+        inner = [one.values() if isinstance(one, dict) else one for one in edge if isinstance(one, dict | list)]
+        edge = [value for values in inner for value in values]
 
 
 def _no_constant(name: str) -> None:

@@ -8,7 +8,7 @@ behind it. `follows` says which fields have another's value if they are left ope
 from __future__ import annotations
 
 import copy
-import json
+import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +18,9 @@ from typing import Any
 
 from errors import InputError, UnknownNameError, UnreadableFileError
 from pipelines.parameters import parse_loras
+from workflows.graph import WorkflowError, read_json
+
+log = logging.getLogger("stillmotion.templates")
 
 FOLDER = Path(__file__).parent / "templates"
 RANDOM_SEEDS = 2**32  # as many as every program can say without rounding
@@ -69,6 +72,17 @@ class Template:
         return self.workflow[node]["inputs"][name]
 
 
+def all_templates(data_dir: Path) -> dict[str, Template]:
+    """Those of the program and those of the data directory. One that is damaged is named in the log, and hides no others."""
+    own = []
+    for path in sorted((data_dir / "templates").glob("*.json")):
+        try:
+            own.append(_read(path))
+        except UnreadableFileError as error:
+            log.warning("A template of your own is left out: %s", error)
+    return templates() | _in_order(own)
+
+
 @cache
 def templates() -> dict[str, Template]:
     """Those that come with the program, by id, in the order in which they are shown."""
@@ -77,15 +91,19 @@ def templates() -> dict[str, Template]:
 
 def read_templates(folder: Path) -> dict[str, Template]:
     """Raises UnreadableFileError for a file that is no template."""
-    found = [_read(path) for path in sorted(folder.glob("*.json"))]
+    return _in_order([_read(path) for path in sorted(folder.glob("*.json"))])
+
+
+def _in_order(found: list[Template]) -> dict[str, Template]:
     return {one.id: one for one in sorted(found, key=lambda one: (one.order, one.id))}
 
 
-def find_template(name: str) -> Template:
-    """Raises UnknownNameError."""
-    if name not in templates():
-        raise UnknownNameError("template", name, templates())
-    return templates()[name]
+def find_template(name: str, data_dir: Path | None = None) -> Template:
+    """One that comes with the program, or with a data directory also one of its own. Raises UnknownNameError."""
+    known = templates() if data_dir is None else all_templates(data_dir)
+    if name not in known:
+        raise UnknownNameError("template", name, known)
+    return known[name]
 
 
 def fill(template: Template, values: Mapping[str, Any], *, is_draft: bool = False) -> Graph:
@@ -149,13 +167,28 @@ def _put_behind(graph: Graph, instead: Mapping[str, list[Any]]) -> None:
 
 def _read(path: Path) -> Template:
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = read_json(path.read_bytes())
         groups = tuple(
             Group(group["title"], tuple(Field(**one | {"inputs": tuple(one["inputs"])}) for one in group["fields"]))
             for group in document.pop("groups")
         )
         found = Template(path.stem, groups=groups, **document)
-        found.defaults()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _check(found)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, WorkflowError) as error:
         raise UnreadableFileError(f"{path.name} is no template: {error!r}.", "See docs/nodes.md for what one looks like.") from error
     return found
+
+
+def _check(template: Template) -> None:
+    """Whether all is of its kind, so that nobody who uses it needs to look. Raises KeyError, ValueError, TypeError, AttributeError."""
+    titles = [template.title, template.description, *(one.title for one in (*template.groups, *template.fields().values()))]
+    if not all(isinstance(text, str) for title in titles for text in dict(title).values()):
+        raise TypeError("a title that is no text")
+    if not isinstance(template.order, int) or not all(isinstance(name, str) for name in template.fields()):
+        raise TypeError("an order that is no number, or a name that is no text")
+    unknown = {*template.draft.keys(), *template.follows.keys(), *template.follows.values()} - template.fields().keys()
+    if unknown:
+        raise ValueError(f"no field {unknown}")
+    for node, name in (place.split(".", 1) for one in template.fields().values() for place in one.inputs):
+        template.workflow[node]["class_type"], template.workflow[node]["inputs"][name]
+    template.defaults()

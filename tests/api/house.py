@@ -71,6 +71,7 @@ class House:
     service: Service
     gpu: Gpu
     client: httpx.Client
+    app: Any
 
     def ask(self, method: str, path: str, *, token: str = "", **more: Any) -> httpx.Response:
         headers = more.pop("headers", {}) | ({"Authorization": f"Bearer {token}"} if token else {})
@@ -94,7 +95,14 @@ class House:
 
 @contextlib.contextmanager
 def living(
-    folder: Path, *, max_queued: int = 0, max_pixel_steps: int = 0, works: bool = True, routers: Any = (), **access: Any
+    folder: Path,
+    *,
+    max_queued: int = 0,
+    max_pixel_steps: int = 0,
+    works: bool = True,
+    routers: Any = (),
+    add_page: Any = None,
+    **access: Any,
 ) -> Iterator[House]:
     """`access`: settings of `AccessSettings`; `works` False: the worker is not started."""
     store = StoreSettings(folder, folder / "jobs.sqlite", max_queued=max_queued, max_pixel_steps=max_pixel_steps)
@@ -102,13 +110,14 @@ def living(
     service = Service(store, WorkSettings(webhook_private=True), catalog(), run=gpu)
     queue_jobs, metrics = QueueJobs(service), Metrics(service)
     others = [comfy_routes(comfy_context(service, "1.2.3")), *routers]
-    app = make_server_app(ServerParts(service, queue_jobs, metrics, AccessSettings(body_limits=BODY_LIMITS, **access), "1.2.3", others))
+    settings = AccessSettings(body_limits=BODY_LIMITS, **access)
+    app = make_server_app(ServerParts(service, queue_jobs, metrics, settings, "1.2.3", others, add_page))
     if works:
         service.start()
         queue_jobs.start()
     try:
         with serving(app) as url, httpx.Client(timeout=20, trust_env=False) as client:
-            yield House(url, service, gpu, client)
+            yield House(url, service, gpu, client, app)
     finally:
         gpu.go.set()
         queue_jobs.close()

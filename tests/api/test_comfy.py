@@ -94,10 +94,6 @@ def test_behind_the_door(server: House, tmp_path: Path) -> None:
     app.include_router(comfy_routes(server.context))
     with serving(Access(app, AccessSettings(users_path=path))) as url, requests.Session() as session:
         session.trust_env = False
-        for route in app.routes:
-            if getattr(route, "methods", None) and route.path.startswith(("/prompt", "/api/predict", "/view", "/upload", "/free")):
-                for method in route.methods:
-                    assert session.request(method, url + route.path).status_code == 401
         answer = session.post(f"{url}/prompt", json={"prompt": STILL}, headers=tokens["ann"])
         server.work()
         prompt_id = answer.json()["prompt_id"]

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -230,6 +231,30 @@ def test_an_unknown_job_is_a_404(house: House, method: str, path: str) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_job")
 
 
+def test_an_id_may_have_slashes(waiting: House) -> None:
+    job_id = "films/2026/the boat?#%"
+    house, address = waiting, f"/api/jobs/{quote(job_id, safe='')}"
+    made = house.post("/prompt", {"prompt": GRAPH, "prompt_id": job_id})
+    assert made.json()["prompt_id"] == job_id
+    assert house.get(address).json()["id"] == job_id
+    assert house.get("/api/jobs/films/2026/the boat%3F%23%25").json()["id"] == job_id
+    assert house.get(f"{address}/workflow").json().keys() == GRAPH.keys()
+    assert house.ask("PATCH", address, json={"title": "Slashes"}).json()["title"] == "Slashes"
+    assert house.post(f"{address}/cancel").json()["status"] == "canceled"
+    assert '"canceled"' in house.get(f"{address}/events").text
+    assert house.ask("DELETE", address).json()["deleted"]
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity", "[" * 200 + "]" * 200])
+def test_what_could_not_be_read_again_is_refused(house: House, number: str) -> None:
+    before = house.service.store.counts()
+    for path, body in (("/api/jobs", json.dumps({"workflow": GRAPH})), ("/api/films", '{"prompt": "a boat", "cfg": 5}')):
+        text = body.replace("64" if "jobs" in path else "5", number, 1)
+        answer = house.ask("POST", path, content=text, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400, (path, answer.text)
+    assert house.service.store.counts() == before
+
+
 def test_templates_tell_what_their_fields_take(house: House) -> None:
     found = {one["id"]: one for one in house.get("/api/templates").json()["templates"]}
     assert "text_to_film" in found
@@ -251,7 +276,12 @@ def test_a_template_of_ones_own_counts_and_a_damaged_one_hides_nothing(tmp_path:
     with living(tmp_path) as house:
         assert house.film("a boat", template="mine", wait=10)["status"] == "succeeded"
         (own / "bad.json").write_text("{")
-        assert {one["id"] for one in house.get("/api/templates").json()["templates"]} >= {"text_to_film"}
+        strange = json.loads((own / "mine.json").read_text("utf-8").replace("SaveImage", "NodeOfSomebody"))
+        (own / "strange.json").write_text(json.dumps(strange))
+        (own / "untitled.json").write_text(json.dumps(strange | {"title": "no languages"}))
+        assert {one["id"] for one in house.get("/api/templates").json()["templates"]} >= {"text_to_film", "mine", "strange"}
+        assert house.get("/api/templates/untitled").status_code == 404
+        assert house.film("a boat", template="mine", wait=10)["status"] == "succeeded"
 
 
 def test_usage_is_counted(house: House) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from jobs import database
 from jobs.consumers import QueueName
-from jobs.queue_items import Wanted
+from jobs.queue_items import Entry, Wanted
 from tests.api.house import House, living, until
 from tests.api.test_jobs import GRAPH
 
@@ -62,6 +62,23 @@ def test_a_request_that_is_taken_out_is_not_worked(house: House) -> None:
     index = house.service.queues.read(QueueName("svd", "input"), Wanted())[0].index
     assert house.ask("DELETE", f"{DOOR}?_indexes_={index}").status_code == 200
     assert house.job(request)["status"] == "canceled"
+    until(lambda: len(sink(house)) == 1)
+    assert [one.get("type") for one in sink(house)[0]] == ["execution_interrupted", None]
+
+
+def test_a_request_that_is_taken_out_before_it_is_a_job_has_a_result_too(house: House) -> None:
+    item = house.service.queues.accept(QueueName("svd", "input"), Entry(b"{}", {"task_id": "t2"}))
+    assert house.ask("DELETE", f"{DOOR}?_indexes_={item.index}").status_code == 200
+    (result,) = house.service.queues.read(QueueName("svd", "sink"), Wanted())
+    assert (result.tags["task_id"], result.request_id) == ("t2", item.request_id)
+    assert json.loads(result.data)[0]["type"] == "execution_interrupted"
+
+
+@pytest.mark.parametrize("text", ['{"prompt": {}, "extra_data": {"x": 1e999}}', "[" * 200 + "]" * 200])
+def test_what_could_not_be_read_again_is_refused(house: House, text: str) -> None:
+    assert house.ask("POST", f"{DOOR}/api_prompt", content=text).status_code == 200
+    until(lambda: len(sink(house)) == 1)
+    assert sink(house)[0][0]["data"]["exception_type"] == "bad_workflow"
 
 
 def test_the_urgent_comes_first(house: House) -> None:

@@ -118,7 +118,7 @@ def test_a_result_is_delivered_once_and_only_to_those_who_asked(queues: Queues) 
 
 def test_after_a_crash_everything_accepted_gets_its_result(queues: Queues) -> None:
     ids = [queues.accept(INPUT, Entry(str(number).encode())).request_id for number in range(4)]
-    queues.delete(INPUT, [queues.accept(INPUT, Entry(b"deleted")).index])
+    queues.delete(INPUT, [queues.accept(INPUT, Entry(b"deleted", {"task_id": "withdrawn"})).index])
     jobs = {ids[0]: {"id": ids[0], "status": "succeeded", "outputs": {}}, ids[1]: {"id": ids[1], "status": "queued", "outputs": {}}}
     submitted = []
 
@@ -130,5 +130,6 @@ def test_after_a_crash_everything_accepted_gets_its_result(queues: Queues) -> No
     assert reconcile(queues, submit, jobs.get) == 4
     assert submitted == [b"2", b"3"]
     assert [request.id for request in queues.outstanding()] == [ids[1], ids[2]]
-    assert [one[0].get("data", {}).get("exception_type") for one in results(queues)] == [None, "queue_full"]
+    assert [one[0].get("data", {}).get("exception_type") for one in results(queues)] == [None, "queue_full", None]
+    assert results(queues)[-1][0]["type"] == "execution_interrupted"
     assert reconcile(queues, never, lambda _: {"status": "running"}) == 0

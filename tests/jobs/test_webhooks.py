@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import threading
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
@@ -152,6 +153,28 @@ def test_the_thread_tells_as_soon_as_a_job_ends_and_ends_itself(path, receiver) 
     webhooks.stop()
     store.close()
     assert [document["event"] for _, document, _ in receiver.seen] == ["job.canceled"]
+
+
+def test_a_host_that_does_not_answer_delays_no_other(path) -> None:
+    board, hangs, told = Board(), threading.Event(), threading.Event()
+    store = JobStore(path, tell=board.publish)
+    asked: list[str] = []
+
+    def post(url: str, body: bytes, headers: dict[str, str], *, allows_private: bool) -> int:
+        asked.append(url)
+        told.set() if "dead" not in url else hangs.wait(10)
+        return 200
+
+    webhooks = Webhooks(store, board, KEY, post=post)
+    webhooks.start()
+    for url in [f"https://dead.example/{number}" for number in range(10)] + [URL]:
+        store.cancel(store.submit(Submission({"1": {}}, extra={"webhook": url})).id)
+    assert told.wait(5)
+    assert sorted(asked) == ["https://dead.example/0", URL]  # its other nine wait behind the first
+    hangs.set()
+    webhooks.stop()
+    store.close()
+    assert len(asked) == len(set(asked)) == 11
 
 
 def test_a_purged_job_is_told_of_no_more(webhooks, receiver, ended, store) -> None:

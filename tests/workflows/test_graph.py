@@ -232,11 +232,16 @@ def test_a_long_chain_needs_no_deep_stack(folders: Folders) -> None:
     ("text", "hint"),
     [('{"a": False}', "JSON has false"), ('{"a": True}', "JSON has true"), ('{"a": None}', "JSON has null"), ("{", "Expecting"),
      (b"\xff", "utf-8"),
-     ("[" * 100_000, "recursion"), ('{"a": NaN}', "NaN is no number")],
+     ("[" * 100_000, "recursion"), ('{"a": NaN}', "NaN is no number"), ('{"a": [1e999]}', "too large"), ('{"a": -1e999}', "too large"),
+     ("[" * 101 + "]" * 101, "100 levels")],
 )  # fmt: skip
 def test_what_is_no_json_is_answered_with_what_is_wrong(text: str | bytes, hint: str) -> None:
     with pytest.raises(WorkflowError, match=hint):
         read_json(text)
+
+
+def test_a_hundred_levels_are_read() -> None:
+    assert read_json('{"a":' + "[" * 98 + "1.5" + "]" * 98 + "}")["a"]
 
 
 def test_errors_are_one_line_for_people(seed: dict, folders: Folders) -> None:

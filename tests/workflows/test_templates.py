@@ -10,7 +10,7 @@ from workflows.advice import advice, title_of
 from workflows.folders import Folders
 from workflows.graph import Workflow
 from workflows.nodes import catalog
-from workflows.templates import Template, fill, find_template, read_templates, templates
+from workflows.templates import FOLDER, Template, all_templates, fill, find_template, read_templates, templates
 from workflows.workload import workload
 
 
@@ -86,6 +86,31 @@ def test_unknown_names_are_answered_with_those_there_are() -> None:
         fill(find_template("text_to_film"), {"step": 3})
     with pytest.raises(UnknownNameError, match="text_to_film"):
         find_template("text_to_fil")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"title": "text"}, {"title": {"en": 5}}, {"order": "first"}, {"draft": {"nothing": 1}}, {"draft": []}, {"follows": {"width": "x"}},
+        {"workflow": {}}, {"workflow": []}, {"groups": [{"title": {}, "fields": [{"name": 5, "inputs": [], "title": {}}]}]},
+        {"groups": [{"title": {}, "fields": [{"name": "a", "inputs": ["6"], "title": {}}]}]}, {"groups": 5}, {"colour": "red"},
+    ],
+)  # fmt: skip
+def test_ones_own_templates_count_and_one_that_is_damaged_hides_no_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: dict
+) -> None:
+    own = tmp_path / "templates"
+    own.mkdir()
+    document = json.loads((FOLDER / "text_to_film.json").read_text("utf-8"))
+    (own / "bad.json").write_text(json.dumps(document | change))
+    (own / "worse.json").write_text('{"a": 1e999')
+    (own / "mine.json").write_text(json.dumps(document))
+    assert all_templates(tmp_path).keys() - templates().keys() == {"mine"}
+    assert find_template("mine", tmp_path).id == "mine"
+    assert "bad.json" in caplog.text
+    assert "worse.json" in caplog.text
+    with pytest.raises(UnknownNameError, match=r"text_to_film, .*mine"):
+        find_template("bad", tmp_path)
 
 
 @pytest.mark.parametrize(
