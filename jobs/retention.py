@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from errors import InputError
 from jobs.job import ENDED, Job, Output
 from jobs.rows import file_of
 from jobs.table import JobTable, marks
@@ -35,6 +36,9 @@ class Retention(JobTable):
         What was deleted more than `undo_seconds` ago goes in any case. Then what ended more than `keep_days` ago, then the oldest until
         the rest fits. Favourites go only if they were deleted, and what waits or runs never goes.
         """
+        for name, value in {"keep-days": keep_days, "keep-gib": keep_bytes}.items():
+            if value is not None and not value >= 0:  # nan neither
+                raise InputError(f"{name} is {value}; nothing can be kept so long.", "Use 0 or more.")
         with self.database.connection() as connection:
             kept, going = _Shares(connection), []
             staying = []

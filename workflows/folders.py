@@ -23,6 +23,11 @@ class Folders:
     data_dir: Path
     owner: str = ""
 
+    def __post_init__(self) -> None:
+        """Raises InputError for an owner whose folder would be somewhere else."""
+        if self.owner.startswith(".") or re.search(r"[/\\\x00-\x1f\x7f]", self.owner) or len(self.owner.encode("utf-8", "replace")) > 200:
+            raise InputError(f"The owner {self.owner[:100]!r} cannot have a folder.", "Use a name of letters, digits, '_' and '-'.")
+
     @property
     def models(self) -> Path:
         return self.data_dir / "models"

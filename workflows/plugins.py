@@ -28,7 +28,7 @@ def with_plugins(catalog: Catalog, folder: Path) -> tuple[Catalog, list[str]]:
             found = list(_nodes(_load(path), classes))
         except (Exception, SystemExit) as error:  # it is somebody else's code: anything can happen
             problems.append(f"{path.name} is left out: {_said(error)}")
-            log.warning("custom node %s", problems[-1], exc_info=log.isEnabledFor(logging.DEBUG))
+            log.debug("custom node %s", problems[-1], exc_info=True)
             continue
         classes |= {node.name: node for node in found}
     return Catalog(classes), problems

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from errors import InputError
 from jobs.job import Outcome, Output
 
 DAY = 24 * 3600
@@ -89,6 +90,13 @@ def test_purging_takes_the_files_and_publications_of_the_job_along(store, finish
     assert [tuple(row) for row in store.database.read("SELECT (SELECT count(*) FROM files), (SELECT count(*) FROM publications)")] == [
         (0, 0)
     ]
+
+
+@pytest.mark.parametrize("bound", [{"keep_days": -1}, {"keep_days": float("nan")}, {"keep_bytes": -5}])
+def test_less_than_nothing_is_not_kept(store, finished, bound):
+    finished("a")
+    with pytest.raises(InputError, match="Use 0 or more"):
+        store.plan_retention(**bound)
 
 
 def test_files_of_one_name_are_each_owners_own(store, submit, run_one):
