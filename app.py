@@ -251,6 +251,8 @@ def work(command: WorkCommand) -> int:
                 signal.signal(number, end)
         service.start()
         service.wait()
+        if command.until_empty and service.store.is_paused:
+            print("note: the queue is paused, so jobs may still wait; `app.py jobs resume` goes on.", file=sys.stderr)
     return 1 if service.failure else 0
 
 

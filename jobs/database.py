@@ -207,14 +207,14 @@ def network_type(folder: Path) -> str | None:
 
 _ELSEWHERE = "Choose another data directory."
 _ALLOW = "Allow this user to write there, or choose another data directory."
-_DAMAGED = "Put it aside and start again; the films themselves are not in it."
+_DAMAGED = "Put it aside and start again; the films are not in it, and `app.py reindex` finds them."
 _RELEASE = "Close what uses it, and try again."
 _MEANINGS = {
     sqlite3.SQLITE_FULL: ("The disk that holds {path} is full.", "Free some space there, or choose another data directory."),
     sqlite3.SQLITE_READONLY: ("{path} is read-only for us, or was moved.", _ALLOW),
     sqlite3.SQLITE_PERM: ("{path} is read-only for us.", _ALLOW),
     sqlite3.SQLITE_CANTOPEN: ("{path} cannot be opened or made.", _ALLOW),
-    sqlite3.SQLITE_NOTADB: ("{path} is no database.", _ELSEWHERE),
+    sqlite3.SQLITE_NOTADB: ("{path} is no database.", _DAMAGED),
     sqlite3.SQLITE_CORRUPT: ("The database {path} is damaged.", _DAMAGED),
     sqlite3.SQLITE_BUSY: ("Another program holds the database {path}.", _RELEASE),
     sqlite3.SQLITE_LOCKED: ("Another program holds the database {path}.", _RELEASE),
