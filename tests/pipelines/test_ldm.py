@@ -29,13 +29,15 @@ from errors import CheckpointError
 from pipelines import families
 from pipelines.checkpoints import read_header
 from pipelines.image_to_video import image_to_video
+from pipelines.latents import empty
 from pipelines.ldm import locate
 from pipelines.memory import choose_placement
 from pipelines.model_files import TOKENIZER
 from pipelines.models import load_motion, load_still
 from pipelines.parameters import MotionSettings, StillSettings
 from pipelines.progress import Progress, Steps, never
-from pipelines.text_to_image import condition, decode, predict, text_to_image
+from pipelines.text_to_image import decode, encode_prompt, for_sampling, predict, text_to_image
+from pipelines.values import Latents
 from tests.conftest import TINY_XL_TEXT, TINY_XL_TEXT_2, TINY_XL_UNET, TINY_XL_VAE
 
 DATA = Path(__file__).parent.parent / "data"
@@ -99,6 +101,10 @@ TINY = {
         "components": {"unet": TINY_VIDEO_UNET, "vae": TINY_VAE, "vae_temporal": TINY_TEMPORAL_VAE, "vision": TINY_VISION},
     },
 }  # fmt: skip
+
+
+def told(models, text: str, settings: StillSettings):
+    return for_sampling(encode_prompt(models.encoders(), text), empty(settings.width, settings.height), torch.device("cpu"))
 
 
 def build(class_name: str, config: dict[str, Any]) -> nn.Module:
@@ -362,7 +368,7 @@ def test_stable_diffusion_xl_means_what_it_means_to_diffusers(tiny: dict, tmp_pa
     theirs = diffusers.StableDiffusionXLPipeline.from_single_file(str(path), config=str(tmp_path / "config"), local_files_only=True)
     models = load_still(path, choose_placement("cpu"))
     settings = StillSettings(prompt="a red boat on the sea", negative_prompt="", width=64, height=48)
-    cond, uncond = (condition(models, text, settings) for text in (settings.prompt, settings.negative_prompt))
+    cond, uncond = (told(models, text, settings) for text in (settings.prompt, settings.negative_prompt))
     context, empty, pooled, empty_pooled = theirs.encode_prompt(settings.prompt, negative_prompt="")
     for ours, expected in ((cond.context, context), (cond.pooled, pooled), (uncond.context, empty), (uncond.pooled, empty_pooled)):
         torch.testing.assert_close(ours, expected)
@@ -375,7 +381,7 @@ def test_stable_diffusion_xl_means_what_it_means_to_diffusers(tiny: dict, tmp_pa
     latents = torch.randn(1, 4, 6, 8)
     pixels = theirs.vae.decode(latents / theirs.vae.config.scaling_factor).sample
     expected = pixels.add(1).div(2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
-    assert np.array_equal(decode(models.vae, latents), expected)
+    assert np.array_equal(decode(models.vae, Latents((latents / theirs.vae.config.scaling_factor).numpy())), expected)
 
 
 @pytest.mark.usefixtures("tiny_configs")
@@ -494,7 +500,7 @@ def test_a_file_of_the_other_stage_is_refused_by_its_header(tiny: dict, tmp_path
 def test_a_temporal_decoder_sees_several_frames_together_and_none_alone(tiny: dict) -> None:
     vae, latents = tiny["svd_temporal"]["vae"], torch.randn(9, 4, 2, 3, generator=torch.Generator().manual_seed(1)) * 0.18215
     told: list[Progress] = []
-    frames = decode(vae, latents, steps=Steps("decoding", 9, told.append, never))
+    frames = decode(vae, Latents((latents / 0.18215).numpy()), steps=Steps("decoding", 9, told.append, never))
     assert frames.shape == (9, 16, 24, 3)
     assert [progress.step for progress in told] == [5]
     halves = [vae.decode(part / 0.18215, num_frames=len(part)).sample for part in (latents[:5], latents[5:])]

@@ -20,6 +20,7 @@ from pipelines.memory import choose_placement
 from pipelines.models import load_still
 from pipelines.parameters import StillSettings
 from pipelines.text_to_image import decode, text_to_image
+from pipelines.values import Latents
 from tests.conftest import STILL_NAME, TINY_XL_VAE
 from tests.pipelines.test_ldm import VAE, vae_as_ldm
 
@@ -82,7 +83,7 @@ def test_the_latent_scale_stays_the_checkpoints(vae: AutoencoderKL, tiny_models:
     for checkpoint, scale in ((tiny_models / "checkpoints" / STILL_NAME, 0.18215), (tiny_xl, 0.13025)):
         models = load_still(checkpoint, CPU, vae=path)
         expected = vae.decode(latents / scale).sample.add(1).div(2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
-        assert np.array_equal(decode(models.vae, latents), expected)
+        assert np.array_equal(decode(models.vae, Latents((latents / scale).numpy())), expected)
 
 
 def tensors(*names: str, channels: int = 4) -> dict[str, Tensor]:
