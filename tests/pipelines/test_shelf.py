@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from errors import CheckpointError
-from pipelines.shelf import Shelf, bytes_of, file_key
+from pipelines.model_files import file_key
+from pipelines.shelf import Shelf, bytes_of
 
 
 @dataclass
