@@ -70,7 +70,9 @@ def test_an_error_is_a_json_document_too() -> None:
 def test_a_film_for_people_ends_with_files_seed_and_seconds(data_dir: Path) -> None:
     made = run("film", "a boat", "--data-dir", data_dir, *QUICK)
     assert made.returncode == 0, made.stderr
-    assert re.search(r"^PNG .*\nWEBP .*\nMP4 .*\nJSON .*\nseed  still \d+, motion \d+\ntime  loading [\d.]+ s", made.stdout, re.MULTILINE)
+    assert re.search(
+        r"^PNG .*\nWEBP .*\nMP4 .*\nPOSTER .*\nJSON .*\nseed  still \d+, motion \d+\ntime  loading [\d.]+ s", made.stdout, re.MULTILINE
+    )
 
 
 def test_the_doctor_says_what_is_damaged_and_its_exit_code_tells(data_dir: Path) -> None:
@@ -89,7 +91,7 @@ def test_the_data_directory_may_come_from_the_environment(data_dir: Path, tmp_pa
         env=os.environ | {"STILLMOTION_DATA_DIR": str(data_dir)}, cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert not made.stderr
-    assert len(list((data_dir / "output").iterdir())) == 4
+    assert len(list((data_dir / "output").iterdir())) == 5
 
 
 def test_a_picture_takes_the_place_of_stage_one(data_dir: Path, tmp_path: Path) -> None:
@@ -100,8 +102,9 @@ def test_a_picture_takes_the_place_of_stage_one(data_dir: Path, tmp_path: Path) 
     document = json.loads(made.stdout.splitlines()[-1])
     assert set(document["seeds"]) == {"motion"}
     assert "still" not in document["seconds"]
-    with Image.open(document["files"]["png"]) as png:
-        assert np.array_equal(np.asarray(png), pixels)
+    with Image.open(data_dir / "input" / "mine.png") as given:
+        assert np.array_equal(np.asarray(given), pixels)
+    assert "png" not in document["files"]
 
 
 @pytest.mark.parametrize(
