@@ -176,6 +176,7 @@ class Relief:
     ) -> None:
         self.plan, self.device, self.notes = plan, torch.device(device), []
         self.has_streamed = False  # a model that came whole, and from now on comes layer by layer
+        self.has_seams = False  # something was cut so that it is not what it would be whole; whoever asks sets it back
         self.spare, self._models, self._advice = spare, models, advice
         self._cuts: dict[str, Plan] = {}
 
@@ -204,12 +205,6 @@ class Relief:
                 raise MemoryExhaustedError(problem, self._advice(phase, self.cut(phase)))
             self.notes.append(f"Memory ran out {_WORDS[phase]}; {note}.")
             log.warning("%s", self.notes[-1])
-
-    @property
-    def has_seams(self) -> bool:
-        """Whether anything is decoded or encoded in tiles, or fewer frames together than a temporal decoder usually sees."""
-        usual = Plan()
-        return any(plan.tile or plan.together < usual.together for plan in (self.plan, *self._cuts.values()))
 
     def cut(self, phase: str) -> Plan:
         """The plan of this phase by now."""

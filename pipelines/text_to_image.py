@@ -177,6 +177,9 @@ def decode(
             if steps:
                 steps.reach(count - len(left))
             part, pixels = relief(phase, partial(_decode_next, vae, left, is_temporal, tile), smaller, busy=(vae,))
+            plan = relief.cut(phase)
+            mixes_fewer = is_temporal and plan.together < min(Plan().together, count)
+            relief.has_seams |= mixes_fewer or 0 < plan.tile < (tile or max(left.shape[2:]))
             left = left[len(part) :]
             pictures.append(pixels)
     return torch.cat(pictures).numpy()
@@ -215,6 +218,7 @@ def encode(vae: torch.nn.Module, pixels: Tensor, phase: str, relief: Relief, ste
             if steps:
                 steps()
             found.append(relief(phase, partial(one, picture[None]), cuts, busy=(vae,)))
+            relief.has_seams |= 0 < relief.cut(phase).tile < max(h, w)
     return torch.cat(found)
 
 

@@ -124,9 +124,6 @@ class StageClock:
         self._stage, self._since = "", now
 
 
-_THROUGH_A_VAE = ("VAEDecode", "VAEDecodeTiled", "VAEEncode", "SVD_img2vid_Conditioning")
-
-
 class Engine:
     """What jobs share. Models stay on the shelf and results in the cache for the next one; one job at a time. Without a shelf there is one
     for as much as the machine can spare."""
@@ -285,24 +282,24 @@ class _Job:
         if node.node_class.wants_job:
             told = lambda part, target: self.journal.told(node.id, key, part, target)  # noqa: E731
             inputs["job"] = dataclasses.replace(self.context, told=told)
+        bench.relief.has_seams = False
         with _blamed_on(node.id):
             found = node.node_class.function(bench, **inputs)
         values = found if isinstance(found, tuple) else (found,)
         if node.node_class.is_output:
             self.journal.done(node.id, key, values[0])
             self.result.outputs[node.id], self.result.files[node.id] = values[0].ui, values[0].files
-        elif not self._has_seams(bench.relief, node):
+        elif self._is_as_good_as_whole(bench.relief, node):
             self.engine.cache.put(key, values, on_disk=node.node_class.keeps)
         self.values[node.id] = values
         self.tell(NodeDone(node.id, self.result.outputs.get(node.id), self.result.files.get(node.id, ())))
 
-    def _has_seams(self, relief: Relief, node: Node) -> bool:
-        """Whether memory was so short that the result is not what it would be: then it serves this job alone. What is made of such a
+    def _is_as_good_as_whole(self, relief: Relief, node: Node) -> bool:
+        """False if memory was so short that the result is not what it would be: then it serves this job alone. What is made of such a
         result is no better."""
-        has_own = relief.has_seams and node.node_class.name in _THROUGH_A_VAE
-        if has_own or any(link.node in self.seams for link in node.links().values()):
+        if relief.has_seams or any(link.node in self.seams for link in node.links().values()):
             self.seams.add(node.id)
-        return node.id in self.seams
+        return node.id not in self.seams
 
     def _let_go(self, done: str, last_use: Mapping[str, str]) -> None:
         """Of what no later node needs; the cache keeps what it has room for."""

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from errors import Canceled, CheckpointError, InputError, StorageError
@@ -143,6 +146,31 @@ def test_a_model_file_that_was_replaced_is_another_model(
     assert engine.execute(workflow, folders).cached
     (models / STILL_NAME).write_bytes((models / STILL_NAME).read_bytes())
     assert not {"3", "8"} & set(engine.execute(workflow, folders).cached)
+
+
+def test_what_was_cut_in_tiles_for_want_of_memory_is_not_kept(
+    data_dir: Path, seed: dict[str, Any], shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And with less memory, but whole, everything is."""
+    folders, tight = Folders(data_dir), dataclasses.replace(CPU, vram="medium")
+    workflow = Workflow.parse({i: node for i, node in seed.items() if i not in ("15", "19")}, CATALOG, folders)
+    engine = Engine(tight, shelf, Cache())
+    engine.execute(workflow, folders)
+    assert {"3", "8"} <= set(engine.execute(workflow, folders).cached)
+    real, calls = diffusers.AutoencoderKL.decode, []
+
+    def decode(*arguments: Any, **options: Any) -> Any:
+        calls.append(True)
+        if len(calls) <= 2:  # the first try, and the one after what could be freed
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr("diffusers.AutoencoderKL.decode", decode)
+    monkeypatch.setattr("pipelines.pieces.TILES", (4,))
+    engine = Engine(tight, shelf, Cache())
+    assert "in tiles" in engine.execute(workflow, folders).notes[-1]
+    assert "8" not in engine.execute(workflow, folders).cached
+    assert "3" in engine.execute(workflow, folders).cached
 
 
 def test_users_have_folders_of_their_own(run: Callable[..., Run], seed: dict[str, Any], data_dir: Path) -> None:
