@@ -24,8 +24,6 @@ from pipelines.families import TensorInfo, Tensors, describe, identify, read_saf
 from pipelines.folders import Homes, describe_folder
 from pipelines.ldm import Source, locate
 from pipelines.lora import Lora, inspect_lora, match
-from pipelines.model_files import find, find_checkpoint, list_files
-from pipelines.parameters import StillSettings, parse_loras
 from pipelines.schedules import ContinuousSigmas, DiscreteSigmas
 from pipelines.vae import describe_vae
 from pipelines.weights import FLOATS
@@ -71,33 +69,6 @@ class CheckpointFile:
 
     def bytes(self) -> int:
         return sum(path.stat().st_size for path in self.files())
-
-
-@dataclass(frozen=True)
-class StillFiles:
-    """What a still is made with: all of it is there and fits together. Without `vae`, the checkpoint's own is used; `loras` have a
-    strength each."""
-
-    header: CheckpointFile
-    vae: Path | None = None
-    loras: tuple[tuple[Path, float], ...] = ()
-
-    def others(self) -> list[tuple[Path, float]]:
-        """The files besides the checkpoint that the weights come from, each with its strength."""
-        return [*([(self.vae, 1.0)] if self.vae else []), *self.loras]
-
-
-def find_still_files(settings: StillSettings, models_dir: Path) -> StillFiles:
-    """Finds what the settings name, and looks at every header before anything is loaded. Raises UnknownNameError, CheckpointError."""
-    checkpoint = find_checkpoint(settings.checkpoint, models_dir)
-    header = read_header(checkpoint, "still")
-    vae = find("VAE", settings.vae, list_files(models_dir / "vae")) if settings.vae else None
-    if vae:
-        check_complete(inspect_vae(vae))
-    there = list_files(models_dir / "loras") if settings.loras else {}
-    loras = tuple((find("LoRA", name, there), strength) for name, strength in parse_loras(settings.loras))
-    match_loras(header, loras)
-    return StillFiles(header, vae, loras)
 
 
 def read_header(path: Path, kind: str) -> CheckpointFile:

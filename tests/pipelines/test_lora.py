@@ -13,11 +13,12 @@ from torch import Tensor
 
 from errors import CheckpointError, UnknownNameError
 from pipelines import lora
-from pipelines.checkpoints import find_still_files, read_header
+from pipelines.checkpoints import read_header
 from pipelines.lora import inspect_lora
 from pipelines.memory import choose_placement
+from pipelines.model_files import find, list_files
 from pipelines.models import StillModels, load_still
-from pipelines.parameters import StillSettings
+from pipelines.parameters import parse_loras
 from tests.conftest import STILL_NAME, TINY_XL_UNET
 from tests.pipelines.test_ldm import real_models, unet_modules
 
@@ -323,11 +324,11 @@ def test_what_a_lora_is_made_for(tmp_path: Path, layer: str, width: int, made_fo
 
 def test_names_are_those_in_the_folder_with_or_without_their_ending(still: Path, tmp_path: Path) -> None:
     (tmp_path / "models" / "loras" / "anime").mkdir(parents=True)
-    (tmp_path / "models" / "checkpoints").symlink_to(still.parent)
     path = changed_file(still, tmp_path / "models" / "loras" / "anime" / "soft-1.5.safetensors", {})
 
     def found(loras: str) -> tuple[tuple[Path, float], ...]:
-        return find_still_files(StillSettings(prompt="x", checkpoint=STILL_NAME, loras=loras), tmp_path / "models").loras
+        there = list_files(tmp_path / "models" / "loras")
+        return tuple((find("LoRA", name, there), strength) for name, strength in parse_loras(loras))
 
     assert found("anime/soft-1.5:0.6, anime/soft-1.5.safetensors") == ((path, 0.6), (path, 1.0))
     with pytest.raises(UnknownNameError, match=r"Unknown LoRA 'soft\.safetensors'.*Choose one of: anime/soft-1\.5\.safetensors"):

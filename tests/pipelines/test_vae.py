@@ -14,9 +14,10 @@ from torch import Tensor
 
 from errors import CheckpointError, UnknownNameError
 from pipelines import families
-from pipelines.checkpoints import check_complete, find_still_files, inspect_vae
+from pipelines.checkpoints import check_complete, inspect_vae
 from pipelines.folders import _OLD_ATTENTION
 from pipelines.memory import choose_placement
+from pipelines.model_files import find, list_files
 from pipelines.models import load_still
 from pipelines.parameters import StillSettings
 from pipelines.text_to_image import decode, text_to_image
@@ -120,17 +121,16 @@ def test_a_vae_that_is_not_whole_is_refused(vae: AutoencoderKL, tmp_path: Path) 
         check_complete(inspect_vae(write(state, tmp_path / "x.safetensors")))
 
 
-def test_names_are_those_in_the_folder(vae: AutoencoderKL, tiny_models: Path, tmp_path: Path) -> None:
-    (tmp_path / "models" / "vae" / "anime").mkdir(parents=True)
-    (tmp_path / "models" / "checkpoints").symlink_to(tiny_models / "checkpoints")
-    path = write(vae.state_dict(), tmp_path / "models" / "vae" / "anime" / "soft.safetensors")
-    settings = StillSettings(prompt="x", checkpoint=STILL_NAME, vae="anime/soft.safetensors")
-    assert find_still_files(settings, tmp_path / "models").vae == path
+def test_names_are_those_in_the_folder(vae: AutoencoderKL, tmp_path: Path) -> None:
+    (tmp_path / "vae" / "anime").mkdir(parents=True)
+    path = write(vae.state_dict(), tmp_path / "vae" / "anime" / "soft.safetensors")
+    there = list_files(tmp_path / "vae")
+    assert find("VAE", "anime/soft.safetensors", there) == path
     for wrong in ("soft.safetensors", "../checkpoints/" + STILL_NAME, "x"):
         with pytest.raises(UnknownNameError, match=r"Unknown VAE .*Choose one of: anime/soft\.safetensors"):
-            find_still_files(StillSettings(prompt="x", checkpoint=STILL_NAME, vae=wrong), tmp_path / "models")
+            find("VAE", wrong, there)
     with pytest.raises(CheckpointError, match="can run code"):
-        find_still_files(StillSettings(prompt="x", checkpoint=STILL_NAME, vae="anime/soft.pt"), tmp_path / "models")
+        find("VAE", "anime/soft.pt", there)
 
 
 @pytest.mark.parametrize(
