@@ -81,7 +81,8 @@ class Webhooks:
         try:
             self._try(delivery)
         finally:
-            self._busy.discard(_host(delivery.url))
+            with self._choosing:  # not while another reads what is due: it would find this one still due, and its host free
+                self._busy.discard(_host(delivery.url))
             self._wake()
         return 0.0
 

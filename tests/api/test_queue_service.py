@@ -510,7 +510,7 @@ def test_one_who_does_not_read_delays_nobody_and_is_let_go(house: House, tmp_pat
     queues, sink = Queues(tmp_path / "queues.db"), house.sink
     for _ in range(4):
         queues.put(sink, Entry(bytes(6 * 2**20)))
-    with serving(application(queues, Jobs(), stall_seconds=0.3)) as url:
+    with serving(application(queues, Jobs(), stall_seconds=1.5)) as url:
         house = replace(house, url=url)
         with contextlib.closing(house.connect("&_window_=4")), contextlib.closing(house.connect("")) as awake:
             until(lambda: "Pending: 4" in queues.attributes(sink)["consumers.list.[0]"])
