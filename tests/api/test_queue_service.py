@@ -512,8 +512,10 @@ def test_one_who_does_not_read_delays_nobody_and_is_let_go(house: House, tmp_pat
         queues.put(sink, Entry(bytes(6 * 2**20)))
     with serving(application(queues, Jobs(), stall_seconds=1.5)) as url:
         house = replace(house, url=url)
-        with contextlib.closing(house.connect("&_window_=4")), contextlib.closing(house.connect("")) as awake:
-            until(lambda: "Pending: 4" in queues.attributes(sink)["consumers.list.[0]"])
+        with contextlib.ExitStack() as sockets:
+            sockets.enter_context(contextlib.closing(house.connect("&_window_=4")))
+            until(lambda: "Pending: 4" in queues.attributes(sink).get("consumers.list.[0]", ""))  # before the other can have any
+            awake = sockets.enter_context(contextlib.closing(house.connect("")))
             small = queues.put(sink, Entry(b"small"))
             assert DataFrameProto.FromString(awake.recv()).index == small.index  # while the other still holds the rest
             queues.commit(sink, "eas", [small.index])
