@@ -106,7 +106,9 @@ def tiny_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data_dir(tmp_path: Path, tiny_models: Path) -> Path:
-    """A fresh data directory with the tiny checkpoints in its models folder."""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "models").symlink_to(tiny_models)
+    """A fresh data directory with the tiny checkpoints in its models folder. What a test puts beside them is that test's alone."""
+    checkpoints = tmp_path / "data" / "models" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    for path in (tiny_models / "checkpoints").iterdir():
+        (checkpoints / path.name).symlink_to(path)
     return tmp_path / "data"
