@@ -107,7 +107,7 @@ class Scene:
             case "balloon":
                 return x + 0.02 * t, y + 0.05 - 0.11 * t
             case "ball":
-                return x + 0.05 * t, 0.76 - 0.34 * abs(math.cos(1.2 * t))
+                return x + 0.05 * t, 0.76 - 0.13 * abs(math.cos(1.2 * t))
             case "bird":
                 return start + 0.13 * side * t, y + 0.02 - 0.03 * t
             case "fish":
