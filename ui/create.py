@@ -43,6 +43,10 @@ class Creator:
                 return replace(state, language=known(data["language"])), None
             case "use":
                 return self._filled(state, data["template"], data["values"]), None
+            case "put":
+                counts = {name: state.put.get(name, 0) + 1 for name in data["values"]}
+                values = {**state.values, **data["values"]}
+                return replace(state, template=data["template"], values=values, put={**state.put, **counts}), None
             case _:
                 return state, None
 

@@ -12,81 +12,76 @@ from ui.words import say
 
 PACES = (("gentle", 40), ("lively", 127), ("wild", 200))  # motion bucket ids
 _TALL = ("prompt", "negative_prompt", "text")
-_UPLOADS = ("image", "film")
 
 
 @dataclass(frozen=True, eq=False)
 class FormState:
-    """What the form shows; each new one is drawn. `serial` grows when values are put in from outside: what was typed before then gives way to them."""
+    """What the form shows; each new one is drawn. `serial` grows when it is filled from outside: what was typed
+    before gives way; `put` counts how often one field was."""
 
     template: str = "text_to_film"
     values: Mapping[str, Any] = field(default_factory=dict)
     language: str = "en"
     serial: int = 0
+    put: Mapping[str, int] = field(default_factory=dict)
     opened: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Drawn:
-    """The components by field name; `sized`: those that change how much work it is."""
+    """The components by field name; `paces`: motion in words, beside its number."""
 
-    fields: Mapping[str, gr.components.Component]
+    fields: dict[str, gr.components.Component] = field(default_factory=dict)
+    paces: gr.Radio | None = None
 
     @property
     def sized(self) -> list[gr.components.Component]:
-        return [one for name, one in self.fields.items() if not isinstance(one, gr.Textbox)]
+        """Those that change how much work it is."""
+        return [one for one in self.fields.values() if not isinstance(one, gr.Textbox)]
 
 
-def draw_fields(document: Mapping[str, Any], state: FormState, extras: Callable[[str, gr.components.Component], None]) -> Drawn:
-    """Main fields first, the others folded by group. `document` as the job API tells a template; `extras` adds what goes with a field."""
-    drawn: dict[str, gr.components.Component] = {}
-    groups = document["groups"]
+def draw_fields(document: Mapping[str, Any], state: FormState, draw_examples: Callable[[gr.components.Component], None]) -> Drawn:
+    """Main fields first, the others folded by group. `document` as the job API tells a template; `draw_examples` goes with the prompt."""
+    drawn, groups = Drawn(), document["groups"]
     for one in [one for group in groups for one in group["fields"] if one["is_main"]]:
-        drawn[one["name"]] = draw_field(one, state)
-        extras(one["name"], drawn[one["name"]])
-    for number, group in enumerate(groups):
-        folded = [one for one in group["fields"] if not one["is_main"]]
-        if folded:
-            with gr.Accordion(title_of(group, state.language), open=False, key=f"{state.serial}:group{number}", elem_classes="sm-fold"):
-                draw_group(folded, state, drawn, extras)
-    return Drawn(drawn)
-
-
-def draw_group(
-    fields: Iterable[Mapping[str, Any]],
-    state: FormState,
-    drawn: dict[str, gr.components.Component],
-    extras: Callable[[str, gr.components.Component], None],
-) -> None:
-    """Two in a row; texts have a row of their own."""
-    row: list[Mapping[str, Any]] = []
-
-    def flush() -> None:
-        if row:
-            with gr.Row(equal_height=False):
-                for one in row:
-                    drawn[one["name"]] = draw_field(one, state)
-                    extras(one["name"], drawn[one["name"]])
-            row.clear()
-
-    for one in fields:
-        if one["kind"] in ("text", "loras") and one["name"] in ("negative_prompt", "loras", "prefix"):
-            flush()
-            row.append(one)
-            flush()
+        if one["name"] == "motion_bucket_id":
+            with gr.Row(elem_classes="sm-motion"):
+                drawn.paces = draw_paces(state)
+                drawn.fields[one["name"]] = draw_field(one, state)
         else:
-            row.append(one)
-            if len(row) == 2:
-                flush()
-    flush()
+            drawn.fields[one["name"]] = draw_field(one, state)
+        if one["name"] == "prompt":
+            draw_examples(drawn.fields["prompt"])
+    for number, group in enumerate(groups):
+        if folded := [one for one in group["fields"] if not one["is_main"]]:
+            key = f"{state.serial}:{document['id']}:{number}"
+            with gr.Accordion(title_of(group, state.language), open=False, key=key, elem_classes="sm-fold"):
+                draw_group(folded, state, drawn)
+    return drawn
+
+
+def draw_group(fields: Iterable[Mapping[str, Any]], state: FormState, drawn: Drawn) -> None:
+    """Two in a row; long texts have a row of their own."""
+    rows: list[list[Mapping[str, Any]]] = [[]]
+    for one in fields:
+        is_long = one["kind"] in ("text", "loras")
+        if is_long or len(rows[-1]) == 2:
+            rows.append([])
+        rows[-1].append(one)
+        if is_long:
+            rows.append([])
+    for row in filter(None, rows):
+        with gr.Row(equal_height=False):
+            for one in row:
+                drawn.fields[one["name"]] = draw_field(one, state)
 
 
 def draw_field(one: Mapping[str, Any], state: FormState) -> gr.components.Component:
     """One component. It keeps what was typed when the form is drawn again in another language or for another template."""
     name, value = one["name"], state.values.get(one["name"], one["default"])
     shared = {
-        "label": label_of(one, state.language), "info": one["help"] or None, "key": f"{state.serial}:{name}",
-        "elem_id": f"sm-field-{name}", "min_width": 140,
+        "label": label_of(one, state.language), "info": one["help"] or None, "key": f"{state.serial}:{name}:{state.put.get(name, 0)}",
+        "elem_id": f"sm-field-{name}", "min_width": 140, "interactive": True,
     }  # fmt: skip
     match one["kind"]:
         case "integer" if one["default"] is None:  # a seed: text, since browsers round large numbers
@@ -108,15 +103,14 @@ def draw_field(one: Mapping[str, Any], state: FormState) -> gr.components.Compon
             return gr.Textbox(text_of(value), lines=lines, max_lines=8 if lines > 1 else 1, **shared)
 
 
-def draw_paces(number: gr.components.Component, state: FormState) -> gr.Radio:
-    """Motion in words beside its number; each sets the other."""
+def draw_paces(state: FormState) -> gr.Radio:
+    """Motion in words."""
     choices = [(say(state.language, f"pace.{name}"), bucket) for name, bucket in PACES]
     given = state.values.get("motion_bucket_id", 127)
-    paces = gr.Radio(
+    return gr.Radio(
         choices, value=given if given in dict(PACES).values() else None, label=say(state.language, "pace.label"),
-        key=f"{state.serial}:pace", elem_id="sm-paces", elem_classes="sm-chips", render=False,
+        key=f"{state.serial}:pace:{state.put.get('motion_bucket_id', 0)}", elem_id="sm-paces", elem_classes="sm-chips", interactive=True,
     )  # fmt: skip
-    return paces
 
 
 def title_of(thing: Mapping[str, Any], language: str) -> str:

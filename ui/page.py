@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 from api.job_context import JobApi
 from api.users import User
 from ui.create import Creator
-from ui.form import FormState, draw_fields, draw_paces, given_values
+from ui.form import FormState, draw_fields, given_values
 from ui.theme import THEME
 from ui.words import say, words
 
@@ -90,23 +90,21 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
     with gr.Row(elem_id="sm-choose"):
         template = gr.Dropdown(
             creator.choices(shown), value=shown.template, label=say(language, "form.template"), elem_id="sm-template",
-            key=f"{shown.serial}:template", filterable=False,
+            key=f"{shown.serial}:template", filterable=False, interactive=True,
         )  # fmt: skip
     gr.HTML('<div id="sm-open"></div>', apply_default_css=False)
 
-    def extras(name: str, component: gr.components.Component) -> None:
-        if name == "prompt":
-            with gr.Row(elem_classes="sm-examples"):
-                for key in ("rocket", "boat", "balloon", "train"):
-                    button = gr.Button(say(language, f"example.{key}"), size="sm", variant="secondary", min_width=20)
-                    button.click(None, None, component, js=f"() => {json.dumps(say('en', f'example.{key}.prompt'))}", **hidden)
-        if name == "motion_bucket_id":
-            paces = draw_paces(component, shown)
-            paces.render()
-            paces.input(lambda bucket: bucket, paces, component, queue=False, **hidden)
-            component.input(creator.pace, component, paces, queue=False, **hidden)
+    def draw_examples(prompt: gr.components.Component) -> None:
+        with gr.Row(elem_classes="sm-examples"):
+            for key in ("rocket", "boat", "balloon", "train"):
+                button = gr.Button(say(language, f"example.{key}"), size="sm", variant="secondary", min_width=20)
+                button.click(None, None, prompt, js=f"() => {json.dumps(say('en', f'example.{key}.prompt'))}", **hidden)
 
-    drawn = draw_fields(document, shown, extras)
+    drawn = draw_fields(document, shown, draw_examples)
+    if drawn.paces is not None:
+        bucket = drawn.fields["motion_bucket_id"]
+        drawn.paces.input(lambda pace: pace, drawn.paces, bucket, queue=False, **hidden)
+        bucket.input(creator.pace, bucket, drawn.paces, queue=False, **hidden)
     estimate = gr.HTML(creator.estimate_line(document, shown, user, {}), elem_id="sm-estimate", apply_default_css=False)
     make = gr.Button(say(language, creator.verb(shown)), variant="primary", elem_id="sm-make")
     names, components = list(drawn.fields), list(drawn.fields.values())

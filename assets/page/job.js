@@ -113,7 +113,7 @@ export function mount(element, page) {
     const stage = !now ? 0 : now.stage === "motion" ? 1 : ["decoding", "encoding"].includes(now.stage) && (furthest.stage > 0 || hasStill) ? 2 : 0;
     furthest.stage = Math.max(furthest.stage, stage);
     const gone = now?.seconds ?? 0;
-    const share = shown.remaining_seconds === null ? (now?.total ? (furthest.stage + now.step / now.total) / 3 : 0) : gone / (gone + shown.remaining_seconds || 1);
+    const share = shown.remaining_seconds === null ? (now?.total && now.stage !== "loading" ? (furthest.stage + now.step / now.total) / 3 : 0) : gone / (gone + shown.remaining_seconds || 1);
     furthest.share = Math.max(furthest.share, Math.min(0.99, share));
     const steps = STAGES.map((name, index) => el("li", { class: index < furthest.stage ? "sm-done" : index === furthest.stage && now ? "sm-now" : "" },
       say(`stage.${name}`), index === furthest.stage && now ? el("span", { class: "sm-count" }, now.stage === "loading" ? ` ${say("stage.loading")}` : now.total ? ` ${now.step}/${now.total}` : "") : null));

@@ -1,9 +1,10 @@
 // Starts the page: header, views, panels. Everything live is drawn here from the server's API; the form is Gradio's.
 
 import { appeared, el, replace } from "./dom.js";
-import { mount as mountJob } from "./job.js";
+import { mount as mountJob, place } from "./job.js";
 import { mount as mountLibrary } from "./library.js";
 import { mount as mountModels } from "./models.js";
+import { mount as mountOpen } from "./open.js";
 import { badge, mount as mountQueue } from "./queue.js";
 import { server } from "./server.js";
 import { bytes, language, loadTexts, onLanguage, say, sayOf, seconds, setLanguage } from "./texts.js";
@@ -21,9 +22,11 @@ const page = {
     return () => viewListeners.delete(fn);
   },
   openJob: (id) => show("create", { job: id }),
-  remake: (job) => tell("open", { job }),
+  remake: (job) => server.text("POST", "api/open", { job }).then(page.opened, page.fail),
+  opened: (document) => tell("opened", { document }), // as text: numbers stay exact
   use: (template, values = {}) => tell("use", { template, values }),
-  animate: (job, output) => tell("animate", { job, output }),
+  put: (template, values) => tell("put", { template, values }), // what else was typed stays
+  animate: (job, output) => page.put("still_to_film", { image: place(output) }),
   toast,
   fail: (error) => (error.code === "connection_lost" ? undefined : toast([error.message, error.hint].filter(Boolean).join(" "), { isBad: true })),
 };
@@ -31,7 +34,7 @@ const page = {
 // To the form, which lives in Gradio.
 async function tell(name, data) {
   const bridge = await appeared("#sm-bridge");
-  bridge.dispatchEvent(new CustomEvent("stillmotion", { detail: { name, data } }));
+  bridge.dispatchEvent(new CustomEvent("stillmotion", { detail: { name, data }, bubbles: true }));
   show("create");
 }
 
@@ -122,10 +125,11 @@ async function start() {
   document.body.dataset.view = "create";
   const kept = localStorage.getItem(THEME);
   if (kept) document.body.classList.toggle("dark", kept === "dark");
-  const [header] = await Promise.all(["#sm-header", "#sm-bridge", "#sm-models"].map(appeared));
+  const [header] = await Promise.all(["#sm-header", "#sm-bridge", "#sm-models", "#sm-form", "#sm-job"].map(appeared));
   drawHeader(header);
   watchConnection(document.getElementById("sm-connection"));
   mountJob(document.getElementById("sm-job"), page);
+  mountOpen(document.getElementById("sm-form"), page);
   mountQueue(document.getElementById("sm-queue"), page);
   mountLibrary(document.getElementById("sm-library"), page);
   mountModels(document.getElementById("sm-models"), page);
@@ -133,7 +137,7 @@ async function start() {
   const drawBadge = () => (document.getElementById("sm-badge").textContent = open || "");
   badge(page, (count) => ((open = count), drawBadge()));
   onLanguage(() => (drawHeader(header), drawBadge()));
-  onLanguage((wanted) => document.getElementById("sm-bridge").dispatchEvent(new CustomEvent("stillmotion", { detail: { name: "language", data: { language: wanted } } })));
+  onLanguage((wanted) => document.getElementById("sm-bridge").dispatchEvent(new CustomEvent("stillmotion", { detail: { name: "language", data: { language: wanted } }, bubbles: true })));
   window.addEventListener("hashchange", () => show(location.hash.slice(1)));
   document.addEventListener("keydown", (event) => {
     if ((event.ctrlKey || event.metaKey) && event.key === "Enter") document.querySelector("#sm-make")?.click();

@@ -15,13 +15,14 @@ export const server = {
   url: (path) => new URL(path, root).href,
   get: (path) => ask("GET", path),
   send: (method, path, body) => ask(method, path, body),
+  text: (method, path, body) => ask(method, path, body, (text) => text),
   onConnection(fn) {
     listeners.add(fn);
     return () => listeners.delete(fn);
   },
 };
 
-async function ask(method, path, body) {
+async function ask(method, path, body, read = parse) {
   const isForm = body instanceof FormData;
   const headers = { Accept: "application/json", ...(body === undefined || isForm ? {} : { "Content-Type": "application/json" }) };
   let answer;
@@ -33,10 +34,9 @@ async function ask(method, path, body) {
   }
   setLost(false);
   const text = await answer.text();
-  const found = parse(text);
-  if (answer.ok) return found;
+  if (answer.ok) return read(text);
   if (answer.status === 401) location.reload(); // signed out meanwhile: the login page comes
-  throw new ServerError(answer.status, found?.error ?? { message: text.slice(0, 200) });
+  throw new ServerError(answer.status, parse(text)?.error ?? { message: text.slice(0, 200) });
 }
 
 // Whole numbers beyond 2^53 stay exact: as text.
