@@ -120,6 +120,44 @@ class FilmRequest(SubmitModel):
     )
     template: str = Field("text_to_film", max_length=200)
     draft: bool = Field(False, description="Small and quick, to see what it would be.")
+    workflow: dict[str, Any] | None = Field(
+        None, description="One of your own in place of a template; its fields are those that `POST /api/open` tells of it."
+    )
+
+
+class OpenRequest(BaseModel):
+    """One of them."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"job": _JOB_ID}})
+    workflow: dict[str, Any] | None = Field(None, description="In ComfyUI's API format, or as its editor saves it.")
+    job: str | None = Field(None, max_length=200, description="The id of a job.")
+
+
+class LackModel(BaseModel):
+    kind: Literal["node", "model", "picture", "value", "link", "workflow"]
+    text: str = Field(description="What is missing, and what is nearest to it.")
+    node: str
+    name: str = Field(description="Of what is not there, or of the input that is wrong.")
+    nearest: str = Field(description="Of those that are there; empty if none is near.")
+    folder: str = Field(description="Where such a file belongs in the data directory.")
+
+
+class ExportRequest(FilmRequest):
+    """As for `POST /api/films`, and `as`."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"as": "curl", "prompt": "a red boat sails on the sea, sun", "seed": 7}})
+    form: Literal["comfy", "curl", "python", "settings"] = Field("comfy", alias="as")
+
+
+class EstimateModel(BaseModel):
+    seconds: float | None = Field(description="That it will run; null if nothing is known.")
+    seconds_basis: str | None = Field(description="What that is told from.", examples=["3 similar jobs"])
+    frames: int | None = Field(description="Of the film; null for pictures.")
+    film_seconds: float | None
+    bytes: int | None = Field(description="Of the films and pictures.")
+    memory_bytes: int | None = Field(description="The most that was used at once for the same work.")
+    warnings: list[str] = Field(description="Advice: what is allowed and yet seldom meant.")
+    queue_seconds: float | None = Field(description="At most so long it waits.")
 
 
 class DuplicateRequest(BaseModel):
@@ -179,3 +217,13 @@ class TemplateModel(BaseModel):
 
 class TemplateList(BaseModel):
     templates: list[TemplateModel]
+
+
+class OpenedModel(BaseModel):
+    template: str | None = Field(description="The template that it is; null for a workflow of its own.")
+    like: str = Field(description="The template whose form a workflow of its own has; empty if none.")
+    values: dict[str, Any] = Field(description="Of each field. Seeds, and numbers that browsers would round, are text.")
+    fields: TemplateModel | None = Field(description="The form of a workflow of its own; null for a template.")
+    missing: list[LackModel] = Field(description="What it needs and is not here.")
+    notes: list[str] = Field(description="What was changed or left out, and advice.")
+    workflow: dict[str, Any] = Field(description="In API format. `POST /api/films` takes it, with values for its fields.")
