@@ -7,6 +7,7 @@ nothing is said. Time grows with pixels times steps in each stage, and with pixe
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ _SAME, _OTHERS = 20, 60  # so many of the last are looked at
 _FARTHEST = 8.0  # times larger or smaller than what was measured: beyond, nobody knows
 _SAMPLED = ("still", "motion")
 _FOR_EACH_PICTURE = ("decoding", "encoding")
+_WORK = re.compile(r"(?P<kind>\w+):(?P<numbers>\d+(?:x\d+){3})")
 _LAST_DEVICE = "SELECT device FROM jobs WHERE status = 'succeeded' AND is_whole AND device <> '' ORDER BY seq DESC LIMIT 1"
 _COLUMNS = "seq, work, workflow, stage_seconds, run_seconds, peak_bytes, is_whole, device"
 _SAME_WORK = f"SELECT {_COLUMNS} FROM jobs WHERE status = 'succeeded' AND work = ? ORDER BY seq DESC LIMIT ?"
@@ -68,12 +70,13 @@ def queue_seconds(store: JobStore) -> float | None:
 
 
 def work_of(text: str) -> list[Work]:
-    """A job's work, from how the table keeps it."""
+    """A job's work, from how the table keeps it; none if it is written otherwise."""
     found = []
     for part in filter(None, text.split("+")):
-        kind, _, numbers = part.partition(":")
-        steps, width, height, count = map(int, numbers.split("x"))
-        found.append(Work("", kind, "", steps, width, height, count))
+        written = _WORK.fullmatch(part)
+        if not written:
+            return []
+        found.append(Work("", written["kind"], "", *map(int, written["numbers"].split("x"))))
     return found
 
 
