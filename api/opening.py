@@ -28,11 +28,12 @@ from api.job_models import EstimateModel, ExportRequest, FilmRequest, OpenedMode
 from api.users import User
 from errors import InputError
 from jobs.estimates import estimate
+from jobs.job import Job
 from pipelines.filenames import storage_error
 from pipelines.metadata import read_settings
 from workflows.exporting import Exported, export, order_of
 from workflows.graph import check_readable, read_json
-from workflows.opening import Opened, exact_text, open_workflow
+from workflows.opening import exact_text, open_workflow
 from workflows.playing import length
 from workflows.templates import all_templates
 from workflows.workload import workload
@@ -69,6 +70,36 @@ def opening_routes(api: JobApi) -> APIRouter:
     return router
 
 
+def opened(api: JobApi, document: Any, user: User, prefer: str = "") -> dict[str, Any]:
+    """As `OpenedModel`. Raises WorkflowError."""
+    folders = api.folders(user)
+    found = open_workflow(document, api.catalog, folders, prefer)
+    return {
+        "template": found.template.id if found.is_ours else None, "like": found.like, "values": found.exact_values(),
+        "fields": None if found.is_ours else films.document(found.template, api.catalog, folders),
+        "missing": [vars(one) for one in found.missing], "notes": list(found.notes), "workflow": exact_text(found.workflow),
+    }  # fmt: skip
+
+
+def opened_job(api: JobApi, job_id: str, user: User) -> dict[str, Any]:
+    """Raises UnknownJobError."""
+    job = api.find(user, job_id)
+    return opened(api, job.workflow, user, _template_of(job))
+
+
+def estimated(api: JobApi, body: FilmRequest, user: User) -> dict[str, Any]:
+    """As `EstimateModel`. Raises what submitting raises, but for a queue or a disk that is full."""
+    submission, workflow = checked(api, wish(api, body, user), body, user)
+    folders = api.folders(user)
+    found = estimate(api.store, workload(workflow, folders), submission.workflow)
+    frames, seconds = length(workflow, folders)
+    return {
+        "seconds": _rounded(found.seconds), "seconds_basis": found.basis, "frames": frames, "film_seconds": seconds,
+        "bytes": found.bytes, "memory_bytes": found.memory_bytes, "warnings": list(submission.warnings),
+        "queue_seconds": _rounded(found.queue_seconds),
+    }  # fmt: skip
+
+
 class _Opening:
     def __init__(self, api: JobApi) -> None:
         self.api = api
@@ -79,14 +110,13 @@ class _Opening:
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             return await self._open_form(request, user)
         body = _open_request(read_json(await request.body()))
-        return await run_in_threadpool(self._open, body, user)
+        return _plainly(await run_in_threadpool(self._open, body, user))
 
     def export_job(self, job_id: JobId, request: Request, user: Asking, root: Root, form: Form = "comfy") -> Any:
         """A job for ComfyUI, as a curl command, as a Python script, or its settings as a file that can be opened here again."""
         job = self.api.find(user, job_id)
         request.state.job_id = job.id
-        prefer = job.extra.get("template")
-        order = order_of(job.workflow, all_templates(self.api.data_dir), prefer if isinstance(prefer, str) else "")
+        order = order_of(job.workflow, all_templates(self.api.data_dir), _template_of(job))
         name = re.sub(r"[^A-Za-z0-9]", "", job.id)[:8]
         return _answer(export(form, job.workflow, order, _server(request, root), f"stillmotion-{name}"))
 
@@ -102,27 +132,19 @@ class _Opening:
 
     def estimate(self, body: FilmRequest, user: Asking) -> Any:
         """What it would cost, from jobs that have been. It is checked as if it were submitted, and not stored."""
-        submission, workflow = checked(self.api, wish(self.api, body, user), body, user)
-        folders = self.api.folders(user)
-        found = estimate(self.api.store, workload(workflow, folders), submission.workflow)
-        frames, seconds = length(workflow, folders)
-        return {
-            "seconds": _rounded(found.seconds), "seconds_basis": found.basis, "frames": frames, "film_seconds": seconds,
-            "bytes": found.bytes, "memory_bytes": found.memory_bytes, "warnings": list(submission.warnings),
-            "queue_seconds": _rounded(found.queue_seconds),
-        }  # fmt: skip
+        return estimated(self.api, body, user)
 
-    async def _open_form(self, request: Request, user: User) -> Any:
+    async def _open_form(self, request: Request, user: User) -> Response:
         try:
             async with request.form(max_files=1, max_fields=1) as form:
                 file = form.get("file")
                 if not isinstance(file, UploadFile):
                     raise InputError("No file was sent.", 'Send a form with a file in the field "file".')
-                return await run_in_threadpool(self._open_file, file, user)
+                return _plainly(await run_in_threadpool(self._open_file, file, user))
         except HTTPException as error:
             raise InputError(f"The form cannot be read: {error.detail}", "/docs says what is taken.") from error
 
-    def _open_file(self, file: UploadFile, user: User) -> Any:
+    def _open_file(self, file: UploadFile, user: User) -> dict[str, Any]:
         """Raises UnreadableFileError, WorkflowError, StorageError."""
         with tempfile.TemporaryDirectory(prefix="stillmotion-") as folder:
             path = Path(folder, _file_name(file.filename or ""))
@@ -132,29 +154,21 @@ class _Opening:
             except OSError as error:
                 raise storage_error(Path(folder), error) from error
             settings = read_settings(path)
-        return self._opened(settings, user)
+        return opened(self.api, settings, user)
 
-    def _open(self, body: OpenRequest, user: User) -> Any:
-        if body.job is None:
-            return self._opened(body.workflow, user)
-        job = self.api.find(user, body.job)
-        prefer = job.extra.get("template")
-        return self._opened(job.workflow, user, prefer if isinstance(prefer, str) else "")
-
-    def _opened(self, document: Any, user: User, prefer: str = "") -> Response:
-        folders = self.api.folders(user)
-        found = open_workflow(document, self.api.catalog, folders, prefer)
-        fields = films.document(found.template, self.api.catalog, folders)
-        text = json.dumps(_document(found, fields))  # in ASCII, since there may be half of a surrogate pair in it
-        return Response(text, media_type="application/json")
+    def _open(self, body: OpenRequest, user: User) -> dict[str, Any]:
+        return opened(self.api, body.workflow, user) if body.job is None else opened_job(self.api, body.job, user)
 
 
-def _document(found: Opened, fields: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "template": found.template.id if found.is_ours else None, "like": found.like, "values": found.exact_values(),
-        "fields": None if found.is_ours else fields, "missing": [vars(one) for one in found.missing], "notes": list(found.notes),
-        "workflow": exact_text(found.workflow),
-    }  # fmt: skip
+def _template_of(job: Job) -> str:
+    """With which it was asked for; "" if with none."""
+    name = job.extra.get("template")
+    return name if isinstance(name, str) else ""
+
+
+def _plainly(document: dict[str, Any]) -> Response:
+    """In ASCII, since there may be half of a surrogate pair in it."""
+    return Response(json.dumps(document), media_type="application/json")
 
 
 def _open_request(document: Any) -> OpenRequest:

@@ -55,7 +55,9 @@ def read_back(template: Template, graph: Graph) -> dict[str, Any] | None:
 
 def match(template: Template, graph: Graph) -> Match | None:
     """None if classes or links are others."""
-    if not 0 < len(template.workflow) <= _MOST_NODES or not all(isinstance(node, dict) for node in graph.values()):
+    if not 0 < len(template.workflow) <= _MOST_NODES or len(graph) > 2 * _MOST_NODES:
+        return None
+    if not all(isinstance(node, dict) for node in graph.values()):
         return None
     bare = _Bare(graph)
     nodes = _pairs(template.workflow, graph)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,6 +18,7 @@ from workflows.templates import Graph
 
 _MOST_CHOICES = 20
 _ALIKE = 0.7
+_MOST_LACKS = 200  # nobody reads more
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Lack:
 def missing(graph: Graph, catalog: Catalog, folders: Folders) -> tuple[list[Lack], Workflow | None]:
     """All that is missing; and the workflow, as it would be with the models that are missing, if nothing else is wrong with it."""
     known = {kind: folders.names(kind) for kind in (*MODEL_KINDS, "input")}
-    found = [lack for i, node in graph.items() for lack in _of_node(i, node, catalog, folders, known)]
+    found = list(islice((lack for i, node in graph.items() for lack in _of_node(i, node, catalog, folders, known)), _MOST_LACKS))
     try:
         workflow = Workflow.parse(_as_if(graph, found, known), catalog, folders)
         problems = workflow.node_errors
