@@ -33,7 +33,8 @@ _HINT = "Open a workflow of ComfyUI, or a picture or film that was saved with it
 @dataclass(frozen=True)
 class Opened:
     """`template`: one of ours if `is_ours`; otherwise drawn from the workflow, and filled and run from it alone. `like`: whose form it is
-    then, "" if nobody's. `values`: what each field of the template has here. `notes`: what was changed, left out, or is seldom meant."""
+    then, "" if nobody's. `values`: what each field of the template has here, but for those that follow another. `notes`: what was
+    changed, left out, or is seldom meant."""
 
     template: Template
     values: Mapping[str, Any]
@@ -61,11 +62,11 @@ def open_workflow(document: Any, catalog: Catalog, folders: Folders, prefer: str
     said = (*notes, *changes, *(advice(workflow, folders) if workflow else ()))
     found = _best(graph, all_templates(folders.data_dir), prefer) if all(map(_is_node, graph.values())) else None
     if found and found.is_whole:
-        return Opened(found.template, found.values, graph, True, "", tuple(lacks), said)
+        return Opened(found.template, _told(found.template, found.values), graph, True, "", tuple(lacks), said)
     drawn = adapted(found, graph, catalog) if found else own_form(_nodes_of(graph), catalog)
-    template = Template("", drawn.title, drawn.description, drawn.groups, graph)
+    template = Template("", drawn.title, drawn.description, drawn.groups, graph, follows=drawn.follows)
     values = {name: _value(graph, one) for name, one in template.fields().items()}
-    return Opened(template, values, graph, False, found.template.id if found else "", tuple(lacks), said)
+    return Opened(template, _told(template, values), graph, False, found.template.id if found else "", tuple(lacks), said)
 
 
 def exact_text(value: Any, name: str = "") -> Any:
@@ -83,6 +84,12 @@ def _best(graph: Graph, known: Mapping[str, Template], prefer: str) -> Match | N
     ordered: Iterable[Template] = sorted(known.values(), key=lambda one: one.id != prefer)
     found = [one for one in (match(template, graph) for template in ordered) if one]
     return min(found, key=lambda one: (not one.is_whole, len(one.differing)), default=None)
+
+
+def _told(template: Template, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without those that follow another and do: they go on to follow it."""
+    following = {name for name, other in template.follows.items() if other in values and values.get(name) == values[other]}
+    return {name: value for name, value in values.items() if name not in following}
 
 
 def _value(graph: Graph, one: Field) -> Any:

@@ -58,7 +58,9 @@ def adapted(found: Match, graph: Graph, catalog: Catalog) -> Template:
     ]
     groups += [Group(_MORE, tuple(more))] if more else []
     shown = tuple(group for group in groups if group.fields)
-    return Template("", found.template.title, found.template.description, shown, graph)
+    fields = {one.name for group in shown for one in group.fields}
+    follows = {name: other for name, other in found.template.follows.items() if {name, other} <= fields}
+    return Template("", found.template.title, found.template.description, shown, graph, follows=follows)
 
 
 def _adapted_fields(fields: Iterable[Field], found: Match, graph: Graph, names: set[str]) -> Iterator[Field]:

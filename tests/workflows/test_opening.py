@@ -69,6 +69,18 @@ def test_files_of_comfyui_open_as_what_they_carry(name: str, folders: Folders) -
     assert fill(found.template, found.values) == found.workflow
 
 
+@pytest.mark.parametrize("change", [{}, {"denoise": 0.9}])
+def test_what_follows_another_value_goes_on_to_follow_it(change: dict[str, Any], folders: Folders) -> None:
+    graph = fill(find_template("text_to_film"), {"width": 256, "still_height": 512, "seed": 1, "motion_seed": 2})
+    graph["3"]["inputs"] |= change
+    found = opened(graph, folders)
+    assert "still_width" not in found.values
+    assert found.values["still_height"] == 512
+    assert fill(found.template, found.values) == graph
+    larger = fill(found.template, {**found.values, "width": 320, "height": 320})
+    assert (larger["5"]["inputs"]["width"], larger["5"]["inputs"]["height"]) == (320, 512)
+
+
 def test_a_film_with_another_curve_of_guidance_keeps_it(folders: Folders) -> None:
     graph = fill(find_template("text_to_film"), {"seed": 1, "motion_seed": 2})
     graph["17"]["class_type"] = "VideoTriangleCFGGuidance"
