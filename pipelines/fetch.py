@@ -54,7 +54,8 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a download that has not arrived. `is_running`: it was not told to stop, so it goes on after a restart."""
+    """What is known of a download that has not arrived. `is_running`: a server was asked for it and not told to stop, so
+    it goes on after a restart."""
 
     wanted: Wanted
     is_running: bool = True
@@ -116,33 +117,47 @@ def fetch(
     wanted = wanted.checked()
     check_free(models_dir, wanted)
     target = wanted.target(models_dir)
-    note(models_dir, replace(_read(_places(target)[1]) or Record(wanted), wanted=wanted, is_running=True))
+    known = _read(_places(target)[1]) or Record(wanted, is_running=False)
+    note(models_dir, replace(known, wanted=wanted))
     with _part(target) as part:
-        # 1. What it is now, and whether what is here is of that.
-        file = look_up(hub, wanted.repo, wanted.path)
-        known = _read(_places(target)[1])
-        if known is None or known.sha256 != file.sha256 or part.seek(0, os.SEEK_END) > file.size:
-            part.truncate(0)
-        note(models_dir, Record(wanted, True, file.size, file.sha256))
-        _check_room(target.parent, file.size - part.seek(0, os.SEEK_END))
-
-        # 2. The bytes that are here, then those that are not.
-        digest = _digest_of(part, file.size, told, is_canceled)
         try:
-            digest = _read_on(hub, file, part, digest, told, is_canceled, pauses)
-            part.flush()
-        except OSError as error:
-            raise storage_error(target.parent, error) from error
-
-        # 3. Whether they are those of the hub.
-        if digest.hexdigest() != file.sha256:
-            part.truncate(0)
-            problem = f"{wanted.name} has the SHA-256 {digest.hexdigest()[:12]}… and should have {file.sha256[:12]}…."
-            raise BadDownloadError(problem, "It was damaged on its way and is removed; start again, or use another mirror: HF_ENDPOINT.")
-        publish(target, ".safetensors", _places(target)[0].replace)
-        with suppress(OSError):
-            _places(target)[1].unlink(missing_ok=True)
+            _fetch(hub, known, models_dir, part, told, is_canceled, pauses)
+        except BaseException:
+            if not known.is_running and not part.seek(0, os.SEEK_END):  # nothing is worth to be known of it
+                forget(models_dir, wanted)
+            raise
     return target
+
+
+def _fetch(
+    hub: HubSettings, known: Record, models_dir: Path, part: BinaryIO, told: Told, is_canceled: Callable[[], bool], pauses: Sequence[float]
+) -> None:
+    wanted = known.wanted
+    target = wanted.target(models_dir)
+
+    # 1. What it is now, and whether what is here is of that.
+    file = look_up(hub, wanted.repo, wanted.path)
+    if known.sha256 != file.sha256 or part.seek(0, os.SEEK_END) > file.size:
+        part.truncate(0)
+    note(models_dir, replace(known, size=file.size, sha256=file.sha256))
+    _check_room(target.parent, file.size - part.seek(0, os.SEEK_END))
+
+    # 2. The bytes that are here, then those that are not.
+    digest = _digest_of(part, file.size, told, is_canceled)
+    try:
+        digest = _read_on(hub, file, part, digest, told, is_canceled, pauses)
+        part.flush()
+    except OSError as error:
+        raise storage_error(target.parent, error) from error
+
+    # 3. Whether they are those of the hub.
+    if digest.hexdigest() != file.sha256:
+        part.truncate(0)
+        problem = f"{wanted.name} has the SHA-256 {digest.hexdigest()[:12]}… and should have {file.sha256[:12]}…."
+        raise BadDownloadError(problem, "It was damaged on its way and is removed; start again, or use another mirror: HF_ENDPOINT.")
+    publish(target, ".safetensors", _places(target)[0].replace)
+    with suppress(OSError):
+        _places(target)[1].unlink(missing_ok=True)
 
 
 def _read_on(

@@ -60,8 +60,8 @@ def test_after_too_many_it_waits_for_somebody_to_go_on(get: Callable[..., Path],
         get()
     assert left(tmp_path) == {".boat.safetensors.part", ".boat.safetensors.download"}
     assert list_files(tmp_path / "checkpoints") == {}
-    (record,) = records(tmp_path)
-    assert (record.bytes, record.size, record.is_running) == (100_000, len(DATA), True)
+    (record,) = records(tmp_path)  # no server goes on with it by itself
+    assert (record.bytes, record.size, record.is_running) == (100_000, len(DATA), False)
     seen = []
     assert get(told=lambda *heard: seen.append(heard)).read_bytes() == DATA  # another process could have done this
     assert seen[0] == ("checking", 100_000, len(DATA))
@@ -87,7 +87,7 @@ def test_what_is_damaged_is_not_kept(get: Callable[..., Path], hub: HubServer, t
     with pytest.raises(BadDownloadError, match="should have 000000000000"):
         get()
     assert list_files(tmp_path / "checkpoints") == {}
-    assert records(tmp_path)[0].bytes == 0
+    assert left(tmp_path) == set()
     hub.told_sha256 = hashlib.sha256(DATA).hexdigest()
     assert get().read_bytes() == DATA
 
@@ -135,10 +135,15 @@ def test_two_do_not_fetch_the_same(get: Callable[..., Path], tmp_path: Path) -> 
             get()
 
 
-def test_what_is_not_there_leaves_only_the_wish(get: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_is_not_there_leaves_nothing_but_a_wish(get: Callable[..., Path], tmp_path: Path) -> None:
+    car = Wanted("ann/models", "car.safetensors").checked()
     with pytest.raises(HubMissingError):
-        get(Wanted("ann/models", "car.safetensors"))
-    assert list_files(tmp_path / "checkpoints") == {}
+        get(car)
+    assert left(tmp_path) == set()
+    note(tmp_path, Record(car))  # of a server
+    with pytest.raises(HubMissingError):
+        get(car)
+    assert [one.is_running for one in records(tmp_path)] == [True]
 
 
 def test_records_that_are_none_are_left_out(tmp_path: Path) -> None:
