@@ -117,8 +117,8 @@ def fetch(
     wanted = wanted.checked()
     check_free(models_dir, wanted)
     target = wanted.target(models_dir)
-    known = _read(_places(target)[1]) or Record(wanted, is_running=False)
-    note(models_dir, replace(known, wanted=wanted))
+    known = replace(_read(_places(target)[1]) or Record(wanted, is_running=False), wanted=wanted)
+    note(models_dir, known)
     with _part(target) as part:
         try:
             _fetch(hub, known, models_dir, part, told, is_canceled, pauses)

@@ -47,7 +47,7 @@ def needs_of(graph: Mapping[str, Any]) -> list[Need]:
     found = []
     for i, node in graph.items():
         class_type, inputs = (node.get("class_type"), node.get("inputs")) if isinstance(node, Mapping) else (None, None)
-        if class_type in LOADERS and isinstance(inputs, Mapping):
+        if isinstance(class_type, str) and class_type in LOADERS and isinstance(inputs, Mapping):
             kind, folder, name = LOADERS[class_type]
             if isinstance(inputs.get(name), str):
                 found.append(Need(str(i), kind, folder, inputs[name]))
