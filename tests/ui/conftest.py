@@ -96,8 +96,6 @@ def visit(browser: Browser, served: Served) -> Iterator[Visit]:
             draft = json.dumps(json.dumps({"template": template, "values": values}))
             key = "'stillmotion.draft'"
             contexts[-1].add_init_script(f"sessionStorage.getItem({key}) ?? sessionStorage.setItem({key}, {draft})")
-                f"sessionStorage.getItem('stillmotion.draft') ?? sessionStorage.setItem('stillmotion.draft', {draft})"
-            )
         page = contexts[-1].new_page()
         watch(page)
         page.goto(path or served.url)
