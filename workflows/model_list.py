@@ -59,8 +59,8 @@ def missing(need: Need, there: Mapping[str, Path]) -> dict[str, Any] | None:
     if need.name in there:
         return None
     known = known_file(need.folder, need.name)
-    names = {name.lower(): name for name in there}
-    near = difflib.get_close_matches(need.name.lower(), names, n=1)
+    names = {Path(name).stem.lower(): name for name in there}  # without what all end in
+    near = difflib.get_close_matches(Path(need.name).stem.lower(), names, n=1)
     return {
         "node": need.node, "kind": need.kind, "folder": need.folder, "name": need.name, "path": f"models/{need.folder}/{need.name}",
         "nearest": names[near[0]] if near else None, "known": known.id if known else None,

@@ -156,7 +156,7 @@ export function mount(element, page) {
 
   // One question before the first byte: how much, under which licence, where to.
   function offer(one, key) {
-    const link = el("a", { class: "sm-button sm-quiet", href: hubPage(one), target: "_blank", rel: "noreferrer" }, one.repo);
+    const link = el("a", { class: "sm-button sm-quiet", href: hubPage(one), target: "_blank", rel: "noreferrer", title: one.repo, "aria-label": `${say("models.page")}: ${one.repo}` }, say("models.page"));
     if (names().includes(one.name)) return null;
     if (!found.can_download || found.is_offline) return el("div", { class: "sm-row" }, link);
     if (asking !== key) return el("div", { class: "sm-row" }, button(key, say("models.download"), one.title, () => ask(key)), link);
