@@ -24,6 +24,7 @@ from pipelines.hub import HubSettings
 
 log = logging.getLogger("stillmotion.models")
 
+_PATIENCE = 3.0  # seconds
 _SPEED_SECONDS = 10.0  # the speed is that of the last so many
 ACTIVE = ("waiting", "checking", "running")
 
@@ -97,7 +98,7 @@ class Downloads:
         with self._lock:
             self._is_closing, thread = True, self._thread
         if thread is not None:
-            thread.join()
+            thread.join(_PATIENCE)  # it may wait for a silent hub; what came is safe on the disk
 
     def list(self) -> list[dict[str, Any]]:
         """Those of this process, and what others have left."""

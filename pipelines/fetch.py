@@ -67,7 +67,8 @@ class Record:
 def records(models_dir: Path) -> list[Record]:
     """Of all that was begun and is not there yet. What cannot be read is left out."""
     paths = [path for folder in FOLDERS for path in sorted((models_dir / folder).glob(".*.download"))]
-    return [found for path in paths if (found := _read(path)) is not None]
+    found = [record for path in paths if (record := _read(path)) is not None]
+    return [record for record in found if not record.wanted.target(models_dir).exists()]
 
 
 def forget(models_dir: Path, wanted: Wanted) -> None:

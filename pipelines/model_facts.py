@@ -55,7 +55,7 @@ class KnownFacts:
         return kept[1]
 
     def keep_only(self, paths: set[Path]) -> None:
-        for gone in self._known.keys() - paths:
+        for gone in {*list(self._known)} - paths:  # a copy, since others may be reading headers meanwhile
             self._known.pop(gone, None)
 
 
