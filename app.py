@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import settings
@@ -183,9 +184,10 @@ def serve(command: ServeCommand) -> int:
     from api.comfy import comfy_routes
     from api.metrics import Metrics
     from api.queue_jobs import QueueJobs
-    from api.server import ServerParts, comfy_context, make_server_app
+    from api.server import ServerParts, comfy_context, job_api, make_server_app
     from api.serving import Server, address_of, listen
     from jobs.service import Service
+    from ui import page
 
     # 1. Everything is made before anything is begun, so that what is wrong is said at once.
     credentials = startup_credentials(command.host, command.token, command.users, command.no_auth)
@@ -196,7 +198,8 @@ def serve(command: ServeCommand) -> int:
     ):
         access = access_settings(command, credentials)
         comfy = comfy_routes(comfy_context(service, settings.VERSION))
-        app = make_server_app(ServerParts(service, queue_jobs, Metrics(service), access, settings.VERSION, routers=[comfy]))
+        add_page = partial(page.add_page, api=job_api(service))
+        app = make_server_app(ServerParts(service, queue_jobs, Metrics(service), access, settings.VERSION, [comfy], add_page))
 
         # 2. Answer first, then work.
         def begin() -> None:

@@ -11,6 +11,7 @@ from workflows.declare import Catalog, FileChoice, Input
 from workflows.folders import Folders
 from workflows.graph import WorkflowError
 from workflows.templates import Field, Template
+from workflows.texts import say
 
 _KINDS = {"INT": "integer", "FLOAT": "number", "STRING": "text", "BOOLEAN": "switch"}
 
@@ -23,12 +24,15 @@ class BadFields(InputError):
         self.fields = dict(fields)
 
 
-def document(template: Template, catalog: Catalog, folders: Folders) -> dict[str, Any]:
+def document(template: Template, catalog: Catalog, folders: Folders, language: str = "en") -> dict[str, Any]:
+    """As the job API tells it; the help in that language."""
     defaults = template.defaults()
     groups = [
         {"title": group.title, "fields": [_field(one, template, defaults[one.name], catalog, folders) for one in group.fields]}
         for group in template.groups
     ]
+    for one in (one for group in groups for one in group["fields"]):
+        one["help"] = say(one["help"], language)
     return {"id": template.id, "title": template.title, "description": template.description, "groups": groups}
 
 
@@ -49,7 +53,7 @@ def in_fields(error: WorkflowError, template: Template, given: Container[str]) -
 
 
 def _field(one: Field, template: Template, default: Any, catalog: Catalog, folders: Folders) -> dict[str, Any]:
-    shown = {"name": one.name, "title": one.title, "is_advanced": one.advanced, "default": default}
+    shown = {"name": one.name, "title": one.title, "is_advanced": one.advanced, "is_main": one.main, "default": default}
     if not one.inputs:
         return shown | _change(one, folders)
     node, name = one.inputs[0].split(".", 1)

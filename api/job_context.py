@@ -13,7 +13,7 @@ from fastapi import Depends, Request
 from api.users import User
 from errors import UnknownJobError
 from jobs.deliveries import Deliveries, Delivery
-from jobs.documents import job_document, progress_document, utc
+from jobs.documents import job_document, output_document, progress_document, utc
 from jobs.forecast import Forecasts, Prospect
 from jobs.job import Job, JobStatus
 from jobs.progress import Board
@@ -74,9 +74,12 @@ class JobApi:
 
     def _document(self, job: Job, root: str, prospects: Mapping[str, Prospect]) -> dict[str, Any]:
         prospect = _NOTHING_KNOWN if job.status.is_ended else prospects.get(job.id, _NOTHING_KNOWN)
-        progress = progress_document(self.board.newest(job.id)) if job.status == JobStatus.RUNNING else None
+        snapshot = self.board.newest(job.id) if job.status == JobStatus.RUNNING else None
+        progress = progress_document(snapshot)
         place = prospect.place if job.status == JobStatus.QUEUED else None
         now = {"place": place, "remaining_seconds": prospect.remaining_seconds, "progress": progress}
+        if snapshot is not None and snapshot.files:  # what a running job has written can be looked at
+            now["outputs"] = [output_document(job, output, root) for output in snapshot.files]
         return job_document(job, root) | now | {"webhook": webhook_of(job.extra)}
 
 

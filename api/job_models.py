@@ -162,6 +162,7 @@ class FieldModel(BaseModel):
     choices: list[str] | None = None
     help: str
     is_advanced: bool
+    is_main: bool = Field(description="What everybody sets; forms show it first.")
 
 
 class GroupModel(BaseModel):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,7 @@ def make_server_app(parts: ServerParts) -> ASGIApp:
     """Raises what `Access` raises for its settings."""
     app = FastAPI(title="Stillmotion", version=parts.version, description=_ABOUT, docs_url=None, redoc_url=None, openapi_url=None)
     translate_errors(app)
-    app.include_router(job_routes(_job_api(parts.service)))
+    app.include_router(job_routes(job_api(parts.service)))
     app.include_router(queue_routes(parts.service.queues, parts.queue_jobs.submit, parts.queue_jobs.withdraw))
     for router in parts.routers:
         app.include_router(router)
@@ -68,7 +69,8 @@ def comfy_context(service: Service, version: str) -> ComfyContext:
     )  # fmt: skip
 
 
-def _job_api(service: Service) -> JobApi:
+def job_api(service: Service) -> JobApi:
+    """What the job API works on, for its routes and for the page."""
     return JobApi(
         service.store, service.board, service.catalog, service.settings.data_dir, service.settings.max_pixel_steps,
         service.work.webhook_private, lambda: service.is_over,
@@ -89,6 +91,13 @@ def _add_health(app: FastAPI, parts: ServerParts) -> None:
     def metrics(request: Request) -> Response:
         return PlainTextResponse(parts.metrics.text(), media_type=CONTENT_TYPE)
 
+    instance = uuid.uuid4().hex  # of this process: a page that was drawn by another is drawn anew
+
+    def about(request: Request) -> Response:
+        """What the page says of the server."""
+        return JSONResponse({"version": parts.version, "instance": instance, "notices": []})
+
+    app.add_route("/api/about", about, methods=["GET"])
     for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)):
         app.add_route(path, endpoint, methods=list(_BOTH))
 

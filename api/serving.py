@@ -50,7 +50,7 @@ class Server(uvicorn.Server):
     """`on_started` is called once the port answers; what it raises ends the server and comes out of `run`."""
 
     def __init__(self, app: ASGIApp, service: Service, drain_seconds: float, on_started: Callable[[], None]) -> None:
-        options = {"lifespan": "off", "log_config": None, "timeout_graceful_shutdown": _GRACE_SECONDS, **SERVER_OPTIONS}
+        options = {"log_config": None, "timeout_graceful_shutdown": _GRACE_SECONDS, **SERVER_OPTIONS}
         super().__init__(uvicorn.Config(app, **options))
         self.service, self.drain_seconds, self.on_started, self._is_asked = service, drain_seconds, on_started, False
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from jobs.job import Output
 from pipelines.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Snapshot:
     started: float = 0.0
     seconds: float = 0.0
     preview: bytes = b""
+    files: tuple[Output, ...] = ()  # those that it has written so far
 
 
 class Board:
@@ -128,13 +130,13 @@ class Board:
         elif event.job_id in self._snapshots:
             seconds = max(0.0, self.steady() - self._began[event.job_id])
             told = replace(self._snapshots[event.job_id], version=self._version, seconds=seconds)
-            self._snapshots[event.job_id] = replace(told, **_changes(event))
+            self._snapshots[event.job_id] = replace(told, **_changes(event, told))
 
     def _end(self, event: JobEvent) -> None:
         last = self._snapshots.pop(event.job_id, None) or Snapshot(event.job_id, 0)
         seconds = max(0.0, self.steady() - self._began.pop(event.job_id, self.steady()))
         status = "queued" if event.kind == "requeued" else event.kind
-        self._ended[event.job_id] = replace(last, version=self._version, status=status, seconds=seconds, preview=b"")
+        self._ended[event.job_id] = replace(last, version=self._version, status=status, seconds=seconds, preview=b"", files=())
         while len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
 
@@ -144,7 +146,7 @@ def progress_data(progress: Progress, node_id: str = "") -> dict[str, Any]:
     return {"node_id": node_id, "stage": progress.stage, "step": progress.step, "total": progress.total}
 
 
-def _changes(event: JobEvent) -> dict[str, Any]:
+def _changes(event: JobEvent, before: Snapshot) -> dict[str, Any]:
     data = event.data
     match event.kind:
         case "node":
@@ -154,5 +156,7 @@ def _changes(event: JobEvent) -> dict[str, Any]:
             return node | {name: data[name] for name in ("stage", "step", "total")}
         case "preview":
             return {"preview": data["image"]}
+        case "output":
+            return {"files": (*before.files, *data.get("files", ()))}
         case _:
             return {}

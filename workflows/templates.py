@@ -30,7 +30,8 @@ Graph = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Field:
-    """`inputs`: "node.input" of each input that it sets. `seed`: drawn at random if it is left open. `of`: the loader it changes."""
+    """`inputs`: "node.input" of each input that it sets. `seed`: drawn at random if it is left open. `of`: the loader it changes.
+    `main`: what everybody sets, shown first; the others are folded away."""
 
     name: str
     inputs: tuple[str, ...]
@@ -39,6 +40,7 @@ class Field:
     seed: bool = False
     replaces: str = ""
     of: str = ""
+    main: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,229 @@
+// The result side of Create: one job from the queue to the playing film. It asks the server how the job stands; closing the tab changes nothing.
+
+import { showExamples } from "./examples.js";
+
+const OPEN = ["queued", "running"];
+const STAGES = ["still", "motion", "file"];
+
+export const suffix = (output) => output.filename.split(".").pop().toLowerCase();
+export const isShown = (output) => output.type === "output" && output.kind !== "beside";
+export const stillsOf = (job) => job.outputs.filter((one) => isShown(one) && suffix(one) === "png");
+export const filmOf = (job) => job.outputs.find((one) => isShown(one) && ["mp4", "webm"].includes(suffix(one))) ?? job.outputs.find((one) => isShown(one) && ["webp", "gif"].includes(suffix(one)));
+export const place = (output) => `${output.subfolder ? `${output.subfolder}/` : ""}${output.filename} [${output.type}]`;
+
+export function mount(element, page) {
+  const { el, replace, say, server } = page;
+  let job = null;
+  let watched = null; // the job's id
+  let timer = null;
+  let furthest = { stage: 0, share: 0 };
+  let drawn = "";
+  const media = el("div", { class: "sm-media" });
+  const under = el("div", { class: "sm-under" });
+  element.append(media, under);
+
+  async function follow(id, { isNew = false } = {}) {
+    clearTimeout(timer);
+    if (watched !== id) {
+      furthest = { stage: 0, share: 0 };
+      if (!isNew || !job) media.dataset.key = "";
+    }
+    watched = id;
+    if (!id) return draw(null);
+    try {
+      const found = await server.get(`api/jobs/${encodeURIComponent(id)}`);
+      if (watched !== id) return;
+      const before = job;
+      job = found;
+      if (before?.id === id && OPEN.includes(before.status) && !OPEN.includes(job.status)) ended();
+      draw(job);
+    } catch (error) {
+      if (error.status === 404) return (watched = null), draw(null);
+      if (error.code !== "connection_lost") page.fail(error);
+    }
+    if (!job || OPEN.includes(job.status) || server.lost) timer = setTimeout(() => follow(id), document.hidden ? 4000 : 700);
+  }
+
+  function draw(shown) {
+    title(shown);
+    if (!shown) {
+      drawn = "";
+      media.dataset.key = "examples";
+      showExamples(media, page);
+      return replace(under);
+    }
+    drawMedia(shown);
+    const signature = JSON.stringify([shown.id, shown.status, shown.place, shown.progress, shown.remaining_seconds, shown.outputs.length, shown.is_favourite, shown.is_cancel_requested, page.language()]);
+    if (signature === drawn) return;
+    drawn = signature;
+    const focus = document.activeElement?.closest("#sm-job [data-act]")?.dataset.act;
+    replace(under, el("p", { class: "sm-title" }, shown.title), ...(OPEN.includes(shown.status) ? progress(shown) : outcome(shown)));
+    if (focus) under.querySelector(`[data-act="${focus}"]`)?.focus();
+  }
+
+  // The film, before it the still, before that a preview; the frame keeps its shape.
+  function drawMedia(shown) {
+    const film = filmOf(shown);
+    const stills = stillsOf(shown);
+    const preview = shown.progress?.preview;
+    const key = film ? film.url : stills.length ? stills.map((one) => one.url).join() : preview ?? `${shown.id}:${shown.status}`;
+    if (media.dataset.key === key) return;
+    media.dataset.key = key;
+    if (film && ["mp4", "webm"].includes(suffix(film))) {
+      const video = el("video", { src: film.url, class: "sm-film", controls: true, loop: true, autoplay: true, playsinline: "", "aria-label": shown.title });
+      video.muted = true;
+      if (stills[0]) video.poster = stills[0].url;
+      replace(media, video);
+    } else if (film) replace(media, el("img", { src: film.url, class: "sm-film", alt: shown.title }));
+    else if (stills.length > 1) replace(media, choose(shown, stills));
+    else if (stills.length) replace(media, el("img", { src: stills[0].url, class: "sm-film", alt: shown.title }));
+    else if (preview) {
+      const kept = media.querySelector("img.sm-preview");
+      if (kept) kept.src = preview;
+      else replace(media, el("img", { src: preview, class: "sm-film sm-preview", alt: "" }));
+    } else replace(media, el("div", { class: "sm-film sm-blank" }, shown.status === "failed" ? "" : el("span", {}, say(`status.${shown.status}`))));
+  }
+
+  // Several stills: tick those that are to move.
+  function choose(shown, stills) {
+    const chosen = new Set();
+    const button = el("button", { class: "sm-button sm-primary", disabled: true, on: { click: () => animate(shown, [...chosen]) } });
+    const label = () => ((button.textContent = say("choose.animate", { count: chosen.size })), (button.disabled = !chosen.size));
+    const cards = stills.map((still, index) => {
+      const box = el("input", { type: "checkbox", "aria-label": say("choose.still", { number: index + 1 }), on: { change: () => (box.checked ? chosen.add(still) : chosen.delete(still), label()) } });
+      return el("label", { class: "sm-choice" }, box, el("img", { src: still.url, alt: say("choose.still", { number: index + 1 }) }));
+    });
+    label();
+    return el("div", { class: "sm-choices" }, ...cards, button);
+  }
+
+  async function animate(shown, stills) {
+    try {
+      const made = [];
+      for (const still of stills) made.push(await server.send("POST", "api/films", { template: "still_to_film", image: place(still), title: shown.title }));
+      page.show("create", { job: made[0].id, isNew: true, count: made.length });
+    } catch (error) {
+      page.fail(error);
+    }
+  }
+
+  function progress(shown) {
+    const now = shown.progress;
+    const hasStill = stillsOf(shown).length > 0;
+    const stage = !now ? 0 : now.stage === "motion" ? 1 : ["decoding", "encoding"].includes(now.stage) && (furthest.stage > 0 || hasStill) ? 2 : 0;
+    furthest.stage = Math.max(furthest.stage, stage);
+    const gone = now?.seconds ?? 0;
+    const share = shown.remaining_seconds === null ? (now?.total && now.stage !== "loading" ? (furthest.stage + now.step / now.total) / 3 : 0) : gone / (gone + shown.remaining_seconds || 1);
+    furthest.share = Math.max(furthest.share, Math.min(0.99, share));
+    const steps = STAGES.map((name, index) => el("li", { class: index < furthest.stage ? "sm-done" : index === furthest.stage && now ? "sm-now" : "" },
+      say(`stage.${name}`), index === furthest.stage && now ? el("span", { class: "sm-count" }, now.stage === "loading" ? ` ${say("stage.loading")}` : now.total ? ` ${now.step}/${now.total}` : "") : null));
+    const waiting = shown.place === null ? "" : shown.place === 1 ? say("queue.next") : say("queue.before", { count: shown.place - 1 });
+    const left = shown.remaining_seconds === null ? say("time.unknown") : shown.remaining_seconds < 1 ? say("time.moment") : say("time.left", { time: page.seconds(shown.remaining_seconds) });
+    return [
+      el("ol", { class: "sm-steps" }, steps),
+      el("div", { class: "sm-bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": Math.round(furthest.share * 100), "aria-label": say("progress") }, el("i", { style: `width:${(furthest.share * 100).toFixed(1)}%` })),
+      el("div", { class: "sm-row" }, el("span", { class: "sm-soft" }, [waiting, left].filter(Boolean).join(" · ")), el("span", { class: "sm-space" }),
+        el("button", { class: "sm-button", "data-act": "cancel", disabled: shown.is_cancel_requested, on: { click: () => act(() => server.send("POST", `api/jobs/${encodeURIComponent(shown.id)}/cancel`)) } }, say(shown.is_cancel_requested ? "cancel.asked" : "cancel"))),
+      ...shown.warnings.map((text) => el("p", { class: "sm-soft" }, text)),
+    ];
+  }
+
+  function outcome(shown) {
+    const button = (name, fn, more = "") => el("button", { class: `sm-button ${more}`, "data-act": name, on: { click: () => act(fn) } }, say(`act.${name}`));
+    const path = `api/jobs/${encodeURIComponent(shown.id)}`;
+    if (shown.status === "canceled") return [el("p", {}, say("status.canceled.long")), el("div", { class: "sm-row" }, button("retry", () => server.send("POST", `${path}/retry`)), button("remake", () => page.remake(shown.id)))];
+    if (shown.status === "failed") {
+      const error = shown.error;
+      const smaller = ["out_of_memory"].includes(error.code) ? [button("smaller", () => smallerAgain(shown), "sm-primary")] : [];
+      return [
+        el("p", { class: "sm-bad", role: "alert" }, error.message, " ", el("span", {}, error.hint)),
+        el("div", { class: "sm-row" }, ...smaller, button("retry", () => server.send("POST", `${path}/retry`)), button("remake", () => page.remake(shown.id))),
+        el("details", {}, el("summary", {}, say("details")), el("code", {}, [error.code, error.node && `node ${error.node}`, error.id].filter(Boolean).join(" · "))),
+      ];
+    }
+    const film = filmOf(shown);
+    const files = shown.outputs.filter((one) => one.type === "output" && !/poster/i.test(one.filename) && (isShown(one) || suffix(one) === "json"));
+    const names = { json: say("file.settings") };
+    const downloads = files.map((one) => el("a", { class: "sm-button sm-quiet", href: one.url, download: one.filename }, `${names[suffix(one)] ?? suffix(one).toUpperCase()} `, el("small", {}, page.bytes(one.bytes))));
+    const again = [
+      button("again", async () => opened(await server.send("POST", `${path}/duplicate`, { new_seeds: true }))),
+      ...(film ? [button("more", () => changed(shown, (values) => ({ motion_bucket_id: bucket(values, 1.6) }))), button("less", () => changed(shown, (values) => ({ motion_bucket_id: bucket(values, 0.6) }))),
+        button("keep", () => changed(shown, () => ({ motion_seed: null }))), button("extend", () => page.use("extend_film", { film: place(film) }))] : []),
+      ...(!film && stillsOf(shown).length === 1 ? [button("animate", () => animate(shown, stillsOf(shown)), "sm-primary")] : []),
+      button("remake", () => page.remake(shown.id)),
+    ];
+    return [
+      el("div", { class: "sm-row sm-files" }, downloads),
+      el("div", { class: "sm-row sm-again" }, again),
+      el("p", { class: "sm-soft" }, say("made.in", { time: page.seconds(shown.run_seconds) }), shown.cached.length ? ` · ${say("made.reused")}` : ""),
+      ...shown.warnings.map((text) => el("p", { class: "sm-soft" }, text)),
+    ];
+  }
+
+  const bucket = (values, factor) => Math.round(Math.max(1, Math.min(255, (values.motion_bucket_id ?? 127) * factor)));
+
+  // The same film with something changed: what stays the same is taken from what is known.
+  async function changed(shown, change) {
+    const { template, values } = await server.send("POST", "api/open", { job: shown.id });
+    if (!template) throw Object.assign(new Error(say("open.foreign.change")), { code: "foreign", message: say("open.foreign.change") });
+    const wanted = Object.fromEntries(Object.entries({ ...values, ...change(values) }).filter(([, value]) => value !== null));
+    return opened(await server.send("POST", "api/films", { template, ...wanted }));
+  }
+
+  const smallerAgain = (shown) => changed(shown, (values) => ({ frames: Math.max(2, Math.round((values.frames ?? 14) / 2)), width: half(values.width), height: half(values.height) }));
+  const half = (side) => (side ? Math.max(64, Math.round((side * 0.7) / 64) * 64) : null);
+  const opened = (made) => page.show("create", { job: made.id, isNew: true });
+
+  async function act(fn) {
+    try {
+      await fn();
+      if (watched) follow(watched);
+    } catch (error) {
+      page.fail(error);
+    }
+  }
+
+  function ended() {
+    if (document.hidden) document.title = `✓ ${say(`status.${job.status}`)} · Stillmotion`;
+    if (localStorage.getItem("stillmotion.sound") === "on") chime();
+  }
+
+  function title(shown) {
+    if (shown && OPEN.includes(shown.status)) {
+      const share = Math.round(furthest.share * 100);
+      document.title = `${share ? `${share} % · ` : ""}${say(`status.${shown.status}`)} · Stillmotion`;
+    } else if (!document.hidden) document.title = "Stillmotion";
+  }
+
+  page.onView((view, { job: id, isNew, count }) => {
+    if (count > 1) page.toast(say("queue.more", { count: count - 1 }));
+    if (id && id !== watched) {
+      follow(id, { isNew });
+      if (isNew && matchMedia("(max-width: 760px)").matches) element.scrollIntoView({ behavior: "smooth" });
+    } else if (id) follow(id);
+  });
+  page.onLanguage(() => ((drawn = ""), (media.dataset.key = media.dataset.key === "examples" ? "" : media.dataset.key), draw(job)));
+  document.addEventListener("visibilitychange", () => !document.hidden && (watched ? follow(watched) : title(job)));
+  begin();
+
+  // Another device, a new tab: what runs is shown.
+  async function begin() {
+    if (new URL(location.href).searchParams.get("job")) return;
+    const open = await server.get("api/jobs?status=running&status=queued&limit=1").catch(() => ({ jobs: [] }));
+    if (watched) return;
+    if (open.jobs.length) follow(open.jobs[0].id);
+    else draw(null);
+  }
+}
+
+function chime() {
+  const context = new AudioContext();
+  const tone = context.createOscillator();
+  const loudness = context.createGain();
+  tone.frequency.value = 660;
+  loudness.gain.setValueAtTime(0.08, context.currentTime);
+  loudness.gain.exponentialRampToValueAtTime(0.0001, context.currentTime + 0.6);
+  tone.connect(loudness).connect(context.destination);
+  tone.start();
+  tone.stop(context.currentTime + 0.6);
+}

@@ -1,0 +1,149 @@
+// Starts the page: header, views, panels. Everything live is drawn here from the server's API; the form is Gradio's.
+
+import { appeared, el, replace } from "./dom.js";
+import { mount as mountJob, place } from "./job.js";
+import { mount as mountLibrary } from "./library.js";
+import { mount as mountModels } from "./models.js";
+import { mount as mountOpen } from "./open.js";
+import { badge, mount as mountQueue } from "./queue.js";
+import { server } from "./server.js";
+import { bytes, language, loadTexts, onLanguage, say, sayOf, seconds, setLanguage } from "./texts.js";
+
+const VIEWS = ["create", "queue", "library", "models"];
+const THEME = "stillmotion.theme";
+const viewListeners = new Set();
+
+const page = {
+  server, say, sayOf, seconds, bytes, language, onLanguage, el, replace,
+  view: "create",
+  show,
+  onView(fn) {
+    viewListeners.add(fn);
+    return () => viewListeners.delete(fn);
+  },
+  openJob: (id) => show("create", { job: id }),
+  remake: (job) => server.text("POST", "api/open", { job }).then(page.opened, page.fail),
+  opened: (document) => tell("opened", { document }), // as text: numbers stay exact
+  use: (template, values = {}) => tell("use", { template, values }),
+  put: (template, values) => tell("put", { template, values }), // what else was typed stays
+  animate: (job, output) => page.put("still_to_film", { image: place(output) }),
+  toast,
+  fail: (error) => (error.code === "connection_lost" ? undefined : toast([error.message, error.hint].filter(Boolean).join(" "), { isBad: true })),
+};
+
+// To the form, which lives in Gradio.
+async function tell(name, data) {
+  const bridge = await appeared("#sm-bridge");
+  bridge.dispatchEvent(new CustomEvent("stillmotion", { detail: { name, data }, bubbles: true }));
+  show("create");
+}
+
+// From the form: each message once.
+window.stillmotion = {
+  language,
+  keep: (template, names, values) =>
+    sessionStorage.setItem("stillmotion.draft", JSON.stringify({ template, values: Object.fromEntries(names.map((name, index) => [name, values[index]])) })),
+  heard(message) {
+    if (!message) return;
+    const { kind, ...data } = JSON.parse(message);
+    if (kind === "submitted") show("create", { job: data.jobs[0], isNew: true, count: data.jobs.length });
+    if (kind === "failed") page.fail(data);
+    if (kind === "note") toast(data.text);
+  },
+};
+
+function show(view, { job, isNew = false, count = 1 } = {}) {
+  page.view = VIEWS.includes(view) ? view : "create";
+  document.body.dataset.view = page.view;
+  const address = new URL(location.href);
+  if (job) address.searchParams.set("job", job);
+  address.hash = page.view === "create" ? "" : page.view;
+  history.replaceState(null, "", address.href.replace(/#$/, ""));
+  document.querySelectorAll("#sm-nav [data-view]").forEach((link) => mark(link));
+  viewListeners.forEach((fn) => fn(page.view, { job, isNew, count }));
+}
+
+function mark(link) {
+  if (link.dataset.view === page.view) link.setAttribute("aria-current", "page");
+  else link.removeAttribute("aria-current");
+}
+
+function toast(text, { undo, undoText, isBad = false } = {}) {
+  const place = document.getElementById("sm-toasts");
+  const close = () => line.remove();
+  const line = el("div", { class: isBad ? "sm-toast sm-bad" : "sm-toast", role: isBad ? "alert" : "status" }, el("span", {}, text));
+  if (undo) line.append(el("button", { class: "sm-button sm-quiet", on: { click: () => (undo(), close()) } }, undoText ?? say("undo")));
+  line.append(el("button", { class: "sm-button sm-quiet", "aria-label": say("close"), on: { click: close } }, "×"));
+  place.append(line);
+  setTimeout(close, undo || isBad ? 12000 : 5000);
+}
+
+function drawHeader(header) {
+  const link = (view) => el("a", { href: `#${view}`, "data-view": view, on: { click: (event) => (event.preventDefault(), show(view)) } },
+    say(`nav.${view}`), view === "queue" ? el("span", { class: "sm-badge", id: "sm-badge" }) : null);
+  const other = language() === "en" ? "zh" : "en";
+  const isDark = document.body.classList.contains("dark");
+  replace(header,
+    el("strong", { class: "sm-name" }, "Stillmotion"),
+    el("nav", { id: "sm-nav", "aria-label": say("nav.label") }, VIEWS.map(link)),
+    el("span", { class: "sm-space" }),
+    el("button", { class: "sm-button sm-quiet", lang: other === "zh" ? "zh-CN" : "en", on: { click: () => setLanguage(other) } }, other === "zh" ? "中文" : "English"),
+    el("button", { class: "sm-button sm-quiet", id: "sm-theme", "aria-label": say(isDark ? "theme.light" : "theme.dark"), on: { click: () => setDark(!isDark) } }, isDark ? "☀" : "☾"),
+    el("a", { class: "sm-button sm-quiet", href: "docs", target: "_blank" }, "API"),
+  );
+  document.querySelectorAll("#sm-nav [data-view]").forEach((one) => mark(one));
+}
+
+function setDark(isDark) {
+  document.body.classList.toggle("dark", isDark);
+  localStorage.setItem(THEME, isDark ? "dark" : "light");
+  drawHeader(document.getElementById("sm-header"));
+}
+
+// Another device, a lost connection, a server that was started anew: the page finds its way back by itself.
+function watchConnection(line) {
+  let timer;
+  const draw = (isLost) => {
+    replace(line, isLost ? say("connection.lost") : "");
+    line.hidden = !isLost;
+    clearInterval(timer);
+    if (isLost) timer = setInterval(() => server.get("api/about").then(reloadIfNew, () => {}), 2000);
+  };
+  server.onConnection(draw);
+  onLanguage(() => draw(server.lost));
+  window.addEventListener("offline", () => server.get("api/about").catch(() => {}));
+}
+
+let instance;
+function reloadIfNew(about) {
+  if (instance && about.instance !== instance) location.reload(); // Gradio's form belongs to the process that drew it
+  instance = about.instance;
+}
+
+async function start() {
+  await loadTexts();
+  document.body.dataset.view = "create";
+  const kept = localStorage.getItem(THEME);
+  if (kept) document.body.classList.toggle("dark", kept === "dark");
+  const [header] = await Promise.all(["#sm-header", "#sm-bridge", "#sm-models", "#sm-form", "#sm-job"].map(appeared));
+  drawHeader(header);
+  watchConnection(document.getElementById("sm-connection"));
+  mountJob(document.getElementById("sm-job"), page);
+  mountOpen(document.getElementById("sm-form"), page);
+  mountQueue(document.getElementById("sm-queue"), page);
+  mountLibrary(document.getElementById("sm-library"), page);
+  mountModels(document.getElementById("sm-models"), page);
+  let open = 0;
+  const drawBadge = () => (document.getElementById("sm-badge").textContent = open || "");
+  badge(page, (count) => ((open = count), drawBadge()));
+  onLanguage(() => (drawHeader(header), drawBadge()));
+  onLanguage((wanted) => document.getElementById("sm-bridge").dispatchEvent(new CustomEvent("stillmotion", { detail: { name: "language", data: { language: wanted } }, bubbles: true })));
+  window.addEventListener("hashchange", () => show(location.hash.slice(1)));
+  document.addEventListener("keydown", (event) => {
+    if ((event.ctrlKey || event.metaKey) && event.key === "Enter") document.querySelector("#sm-make")?.click();
+  });
+  show(location.hash.slice(1), { job: new URL(location.href).searchParams.get("job") });
+  server.get("api/about").then(reloadIfNew, () => {});
+}
+
+start();

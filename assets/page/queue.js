@@ -1,0 +1,2 @@
+export function mount(element, page) {}
+export function badge(page, fn) {}

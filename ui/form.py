@@ -1,0 +1,144 @@
+"""The form: drawn from a template's declaration, in the language of the person. There is no second list of fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from ui.words import say
+
+PACES = (("gentle", 40), ("lively", 127), ("wild", 200))  # motion bucket ids
+_TALL = ("prompt", "negative_prompt", "text")
+
+
+@dataclass(frozen=True, eq=False)
+class FormState:
+    """What the form shows; each new one is drawn. `serial` grows when it is filled from outside: what was typed
+    before gives way; `put` counts how often one field was."""
+
+    template: str = "text_to_film"
+    values: Mapping[str, Any] = field(default_factory=dict)
+    language: str = "en"
+    serial: int = 0
+    put: Mapping[str, int] = field(default_factory=dict)
+    opened: Mapping[str, Any] | None = None
+
+
+@dataclass
+class Drawn:
+    """The components by field name; `paces`: motion in words, beside its number."""
+
+    fields: dict[str, gr.components.Component] = field(default_factory=dict)
+    paces: gr.Radio | None = None
+
+    @property
+    def sized(self) -> list[gr.components.Component]:
+        """Those that change how much work it is."""
+        return [one for one in self.fields.values() if not isinstance(one, gr.Textbox)]
+
+
+def draw_fields(document: Mapping[str, Any], state: FormState, draw_examples: Callable[[gr.components.Component], None]) -> Drawn:
+    """Main fields first, the others folded by group. `document` as the job API tells a template; `draw_examples` goes with the prompt."""
+    drawn, groups = Drawn(), document["groups"]
+    for one in [one for group in groups for one in group["fields"] if one["is_main"]]:
+        if one["name"] == "motion_bucket_id":
+            with gr.Row(elem_classes="sm-motion"):
+                drawn.paces = draw_paces(state)
+                drawn.fields[one["name"]] = draw_field(one, state)
+        else:
+            drawn.fields[one["name"]] = draw_field(one, state)
+        if one["name"] == "prompt":
+            draw_examples(drawn.fields["prompt"])
+    for number, group in enumerate(groups):
+        if folded := [one for one in group["fields"] if not one["is_main"]]:
+            key = f"{state.serial}:{document['id']}:{number}"
+            with gr.Accordion(title_of(group, state.language), open=False, key=key, elem_classes="sm-fold"):
+                draw_group(folded, state, drawn)
+    return drawn
+
+
+def draw_group(fields: Iterable[Mapping[str, Any]], state: FormState, drawn: Drawn) -> None:
+    """Two in a row; long texts have a row of their own."""
+    rows: list[list[Mapping[str, Any]]] = [[]]
+    for one in fields:
+        is_long = one["kind"] in ("text", "loras")
+        if is_long or len(rows[-1]) == 2:
+            rows.append([])
+        rows[-1].append(one)
+        if is_long:
+            rows.append([])
+    for row in filter(None, rows):
+        with gr.Row(equal_height=False):
+            for one in row:
+                drawn.fields[one["name"]] = draw_field(one, state)
+
+
+def draw_field(one: Mapping[str, Any], state: FormState) -> gr.components.Component:
+    """One component. It keeps what was typed when the form is drawn again in another language or for another template."""
+    name, value = one["name"], state.values.get(one["name"], one["default"])
+    shared = {
+        "label": label_of(one, state.language), "info": one["help"] or None, "key": f"{state.serial}:{name}:{state.put.get(name, 0)}",
+        "elem_id": f"sm-field-{name}", "min_width": 140, "interactive": True,
+    }  # fmt: skip
+    match one["kind"]:
+        case "integer" if one["default"] is None:  # a seed: text, since browsers round large numbers
+            return gr.Textbox(text_of(value), placeholder=say(state.language, "form.random"), max_lines=1, **shared)
+        case "integer":
+            return gr.Number(value, precision=0, minimum=one.get("min"), maximum=one.get("max"), **shared)
+        case "number":
+            return gr.Number(value, minimum=one.get("min"), maximum=one.get("max"), step=0.1, **shared)
+        case "switch":
+            return gr.Checkbox(bool(value), **shared)
+        case "choice":
+            return gr.Dropdown(one["choices"], value=value, **shared)
+        case "file":
+            choices = one["choices"] + ([value] if value and value not in one["choices"] else [])
+            empty = [] if one["default"] else [(say(state.language, "form.none"), "")]
+            return gr.Dropdown([*empty, *choices], value=value, **shared)
+        case _:
+            lines = 3 if name.startswith(_TALL) else 1
+            return gr.Textbox(text_of(value), lines=lines, max_lines=8 if lines > 1 else 1, **shared)
+
+
+def draw_paces(state: FormState) -> gr.Radio:
+    """Motion in words."""
+    choices = [(say(state.language, f"pace.{name}"), bucket) for name, bucket in PACES]
+    given = state.values.get("motion_bucket_id", 127)
+    return gr.Radio(
+        choices, value=given if given in dict(PACES).values() else None, label=say(state.language, "pace.label"),
+        key=f"{state.serial}:pace:{state.put.get('motion_bucket_id', 0)}", elem_id="sm-paces", elem_classes="sm-chips", interactive=True,
+    )  # fmt: skip
+
+
+def title_of(thing: Mapping[str, Any], language: str) -> str:
+    titles = thing["title"]
+    return titles.get(language) or titles.get("en") or next(iter(titles.values()), "")
+
+
+def label_of(one: Mapping[str, Any], language: str) -> str:
+    """The plain name, and beside it the one that experts know."""
+    title, name = title_of(one, language), one["name"]
+    is_same = title.lower().replace(" ", "_") == name or name in ("prompt", "image", "film", "count")
+    return title if is_same else f"{title} · {name}"
+
+
+def text_of(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def given_values(document: Mapping[str, Any], names: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
+    """What was typed, as the job API takes it: what is left open is left out, seeds are whole numbers again."""
+    declared = {one["name"]: one for group in document["groups"] for one in group["fields"]}
+    found = {}
+    for name, value in zip(names, values, strict=True):
+        one = declared[name]
+        if one["kind"] == "integer" and isinstance(value, str):
+            text = value.strip()
+            if text:
+                found[name] = int(text) if text.lstrip("-").isdecimal() and text.isascii() else text
+        elif value is not None and not (value == "" and not one["default"]):
+            found[name] = value
+    return found

@@ -1,0 +1,127 @@
+"""The page: its frame, and what the form does. Everything live on it is drawn in the browser from the job API (`assets/page`).
+
+form.py       the fields, from a template's declaration
+endpoints.py  what `gradio_client` calls
+words.py      what is said, in two languages
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI
+from starlette.responses import JSONResponse
+from starlette.staticfiles import StaticFiles
+
+from api.job_context import JobApi
+from api.users import User
+from ui.create import Creator
+from ui.form import FormState, draw_fields, given_values
+from ui.theme import THEME
+from ui.words import say, words
+
+ASSETS = Path(__file__).parent.parent / "assets"
+_STYLES = ("page", "queue", "library", "models")
+_HEAD = "\n".join([
+    *(f'<link rel="stylesheet" href="page/{name}.css">' for name in _STYLES),
+    '<link rel="icon" href="page/icon.svg"><script type="module" src="page/main.js"></script>',
+])  # fmt: skip
+_TOP = """<header id="sm-header"></header><p id="sm-connection" role="status" hidden></p><div id="sm-notices"></div>
+<div id="sm-toasts" aria-live="polite"></div>"""
+_PANELS = '<section id="sm-queue"></section><section id="sm-library"></section><section id="sm-models"></section>'
+_BRIDGE = """
+element.addEventListener('stillmotion', (event) => trigger('command', event.detail));
+watch('value', () => window.stillmotion.heard(props.value));
+"""
+_AT_START = """() => {
+  const kept = localStorage.getItem("stillmotion.language");
+  const wanted = [kept, ...(navigator.languages ?? [])].map((one) => (one ?? "").slice(0, 2).toLowerCase());
+  return [wanted.find((one) => one === "en" || one === "zh") ?? "en", sessionStorage.getItem("stillmotion.draft") ?? ""];
+}"""
+
+
+def add_page(app: FastAPI, api: JobApi) -> FastAPI:
+    """The page under "/", and its files."""
+    app.add_route("/page/texts.json", lambda request: JSONResponse(words()), methods=["GET"])
+    app.mount("/page", StaticFiles(directory=ASSETS / "page"))
+    app.mount("/examples", StaticFiles(directory=ASSETS / "examples"))
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    return gr.mount_gradio_app(
+        app, make_page(api), path="/", theme=THEME, head=_HEAD, run_history=False, enable_monitoring=False, footer_links=[],
+        show_error=True, max_file_size="110mb",
+    )  # fmt: skip
+
+
+def make_page(api: JobApi) -> gr.Blocks:
+    creator = Creator(api)
+    with gr.Blocks(title="Stillmotion", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as page:
+        gr.HTML(_TOP, elem_id="sm-top", apply_default_css=False)
+        bridge = gr.HTML(html_template='<div id="sm-bridge"></div>', js_on_load=_BRIDGE, elem_id="sm-bridge-holder")
+        state = gr.State(None)
+        language, draft = gr.Textbox(visible=False), gr.Textbox(visible=False)
+        with gr.Row(elem_id="sm-create", equal_height=False):
+            with gr.Column(elem_id="sm-form", scale=5, min_width=320):
+                _draw_form(creator, state, bridge)
+            with gr.Column(elem_id="sm-result", scale=6, min_width=320):
+                gr.HTML('<section id="sm-job"></section>', apply_default_css=False)
+        gr.HTML(_PANELS, elem_id="sm-panels", apply_default_css=False)
+        hidden = {"api_visibility": "private", "show_progress": "hidden"}
+        page.load(creator.begin, [language, draft], state, js=_AT_START, **hidden)
+        bridge.command(creator.command, [state], [state, bridge], queue=False, **hidden)
+    page.queue(default_concurrency_limit=None, api_open=False)
+    return page
+
+
+def _draw_form(creator: Creator, state: gr.State, bridge: gr.HTML) -> None:
+    @gr.render(inputs=[state], triggers=[state.change], show_progress="hidden")
+    def form(shown: FormState | None, request: gr.Request) -> None:
+        if shown is None:
+            return
+        _draw(creator, shown, user_of(request), state, bridge)
+
+
+def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridge: gr.HTML) -> None:
+    hidden = {"api_visibility": "private", "show_progress": "hidden"}
+    document, language = creator.document(shown, user), shown.language
+    with gr.Row(elem_id="sm-choose"):
+        template = gr.Dropdown(
+            creator.choices(shown), value=shown.template, label=say(language, "form.template"), elem_id="sm-template",
+            key=f"{shown.serial}:template", filterable=False, interactive=True,
+        )  # fmt: skip
+    gr.HTML('<div id="sm-open"></div>', apply_default_css=False)
+
+    def draw_examples(prompt: gr.components.Component) -> None:
+        with gr.Row(elem_classes="sm-examples"):
+            for key in ("rocket", "boat", "balloon", "train"):
+                button = gr.Button(say(language, f"example.{key}"), size="sm", variant="secondary", min_width=20)
+                button.click(None, None, prompt, js=f"() => {json.dumps(say('en', f'example.{key}.prompt'))}", **hidden)
+
+    drawn = draw_fields(document, shown, draw_examples)
+    if drawn.paces is not None:
+        bucket = drawn.fields["motion_bucket_id"]
+        drawn.paces.input(lambda pace: pace, drawn.paces, bucket, queue=False, **hidden)
+        bucket.input(creator.pace, bucket, drawn.paces, queue=False, **hidden)
+    estimate = gr.HTML(creator.estimate_line(document, shown, user, {}), elem_id="sm-estimate", apply_default_css=False)
+    make = gr.Button(say(language, creator.verb(shown)), variant="primary", elem_id="sm-make")
+    names, components = list(drawn.fields), list(drawn.fields.values())
+
+    def submit(request: gr.Request, *values: Any) -> str:
+        return creator.submit(document, shown, user_of(request), given_values(document, names, values))
+
+    def estimated(request: gr.Request, *values: Any) -> str:
+        return creator.estimate_line(document, shown, user_of(request), given_values(document, names, values))
+
+    make.click(submit, components, bridge, queue=False, **hidden)
+    gr.on([one.change for one in drawn.sized], estimated, components, estimate, queue=False, trigger_mode="always_last", **hidden)
+    keep = f"(...values) => stillmotion.keep({json.dumps(shown.template)}, {json.dumps(names)}, values)"
+    gr.on([one.change for one in components], None, components, None, js=keep, **hidden)
+    template.input(creator.choose, [template, state], state, queue=False, **hidden)
+
+
+def user_of(request: gr.Request) -> User:
+    """Whom the layer in front let in."""
+    return request.request.scope["user"]
