@@ -52,6 +52,17 @@ def utc(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def moment(text: str | None) -> float | None:
+    """A day (UTC) or an ISO 8601 time in unix seconds. Raises InputError."""
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+        return found.replace(tzinfo=found.tzinfo or UTC).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{text[:50]!r} is no day or time.", "Write it as 2026-03-01 or 2026-03-01T12:00:00Z.") from error
+
+
 def day_start(text: str) -> float:
     """The beginning of a day (UTC) in unix seconds. Raises InputError."""
     try:
