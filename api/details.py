@@ -33,11 +33,11 @@ class Setting:
 def details(job: Job, templates: Mapping[str, Template]) -> dict[str, Any]:
     """The template (null if it is none of them), what the job verifies, and all settings: prompts, seeds, then in the order of the form."""
     name = job.extra.get("template")
-    first = [templates[name]] if isinstance(name, str) and name in templates else []
-    settings = _in_order(_settings(job.workflow, [*first, *templates.values()]))
+    own = templates.get(name) if isinstance(name, str) else None
+    settings = _in_order(_settings(job.workflow, [own] if own else list(templates.values())))
     verified = job.extra.get(VERIFIES)
     return {
-        "template": first[0].id if first else None, "verifies": verified if isinstance(verified, str) else None,
+        "template": own.id if own else None, "verifies": verified if isinstance(verified, str) else None,
         "settings": [vars(one) for one in settings],
     }  # fmt: skip
 
