@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -28,7 +27,7 @@ def output_document(job: Job, output: Output, root: str = "") -> dict[str, Any]:
     """A file, and where it can be had."""
     query = {"filename": output.filename, "subfolder": output.subfolder, "type": output.type}
     query |= {"owner": job.owner} if job.owner else {}
-    return {**asdict(output), "url": f"{root}/view?{urlencode(query)}"}
+    return {**vars(output), "url": f"{root}/view?{urlencode(query)}"}
 
 
 def error_document(job: Job) -> dict[str, Any] | None:
