@@ -178,6 +178,39 @@ class ChangeRequest(BaseModel):
     is_favourite: bool | None = Field(None, description="Favourites are never removed to make room.")
 
 
+class SettingModel(BaseModel):
+    place: str = Field(description="Node and input.", examples=["3.seed"])
+    name: str = Field(description="The input's own name.", examples=["seed"])
+    value: str = Field(description="As text: seeds may be larger than what JavaScript counts to.", examples=["18446744073709551615"])
+    node: str = Field(description="What the node is called.")
+    kind: Literal["prompt", "seed", "setting"]
+    title: dict[str, str] = Field(description="By language; empty where no template shows it.")
+    group: dict[str, str] = Field(description="The group of the form that it is in, by language.")
+
+
+class DetailsModel(BaseModel):
+    template: str | None
+    verifies: str | None = Field(description="The job that this one does again.")
+    settings: list[SettingModel] = Field(description="Prompts, seeds, then the others in the order of the form.")
+
+
+class PairModel(BaseModel):
+    kind: Literal["still", "film", "animation"]
+    index: int
+    files: list[str | None] = Field(description="One of each job; null if it has none to match.")
+    is_identical: bool = Field(description="Every pixel of every frame.")
+    sizes: list[tuple[int, int]] | None = Field(description="Width and height of each.")
+    frames: list[int] | None = Field(description="How many each has; those that both have are compared.")
+    psnr: float | None = Field(description="In dB, over all frames; null if they are identical or of different sizes.")
+    worst_psnr: float | None = Field(description="Of the frame that differs most.")
+
+
+class ComparisonModel(BaseModel):
+    jobs: list[str]
+    is_identical: bool
+    pairs: list[PairModel]
+
+
 class UsageEntry(BaseModel):
     owner: str
     day: str = Field(description="UTC", examples=["2026-03-07"])

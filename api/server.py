@@ -21,6 +21,7 @@ from api.downloads import Downloads
 from api.error_answers import translate_errors
 from api.job_context import JobApi
 from api.jobs import job_routes
+from api.library import library_routes
 from api.metrics import CONTENT_TYPE, Metrics
 from api.models import model_routes
 from api.opening import opening_routes
@@ -54,8 +55,8 @@ def make_server_app(parts: ServerParts) -> ASGIApp:
     app = FastAPI(title="Stillmotion", version=parts.version, description=_ABOUT, docs_url=None, redoc_url=None, openapi_url=None)
     translate_errors(app)
     jobs = job_api(parts.service)
-    app.include_router(opening_routes(jobs))  # first: ids of jobs may have slashes
-    app.include_router(job_routes(jobs))
+    for routes in (opening_routes, library_routes, job_routes):  # in this order: ids of jobs may have slashes
+        app.include_router(routes(jobs))
     app.include_router(model_routes(ModelList(parts.service.settings.data_dir), parts.downloads))
     app.include_router(queue_routes(parts.service.queues, parts.queue_jobs.submit, parts.queue_jobs.withdraw))
     for router in parts.routers:
