@@ -96,7 +96,7 @@ def test_the_pages_know_where_they_are(behind: House) -> None:
     assert behind.get("/docs", headers=PAGE).headers["location"] == "/films/login?next=/docs"
     page = behind.get("/login", headers=PAGE)
     assert 'action="/films/login' in page.text
-    assert "/films/openapi.json" in behind.get("/docs", token=TOKEN).text or behind.get("/docs", token=TOKEN).status_code == 200
+    assert 'href="openapi.json"' in behind.get("/docs", token=TOKEN).text
     assert behind.get("/openapi.json", token=TOKEN).json()["servers"] == [{"url": "/films"}]
 
 
