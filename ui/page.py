@@ -44,13 +44,13 @@ _AT_START = """() => {
 }"""
 
 
-def add_page(app: FastAPI, api: JobApi) -> FastAPI:
+def add_page(app: FastAPI, api: JobApi) -> None:
     """The page under "/", and its files."""
     app.add_route("/page/texts.json", lambda request: JSONResponse(words()), methods=["GET"])
     app.mount("/page", StaticFiles(directory=ASSETS / "page"))
     app.mount("/examples", StaticFiles(directory=ASSETS / "examples"))
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    return gr.mount_gradio_app(
+    gr.mount_gradio_app(
         app, make_page(api), path="/", theme=THEME, head=_HEAD, run_history=False, enable_monitoring=False, footer_links=[],
         show_error=True, max_file_size="110mb",
     )  # fmt: skip
