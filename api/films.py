@@ -53,7 +53,14 @@ def in_fields(error: WorkflowError, template: Template, given: Container[str]) -
 
 
 def _field(one: Field, template: Template, default: Any, catalog: Catalog, folders: Folders) -> dict[str, Any]:
-    shown = {"name": one.name, "title": one.title, "is_advanced": one.advanced, "is_main": one.main, "default": default}
+    shown = {
+        "name": one.name,
+        "title": one.title,
+        "is_advanced": one.advanced,
+        "is_main": one.main,
+        "default": default,
+        "follows": template.follows.get(one.name),
+    }
     if not one.inputs:
         return shown | _change(one, folders)
     node, name = one.inputs[0].split(".", 1)

@@ -162,6 +162,7 @@ class FieldModel(BaseModel):
     choices: list[str] | None = None
     help: str
     is_advanced: bool
+    follows: str | None = Field(None, description="The field whose value it has if it is left out.")
     is_main: bool = Field(description="What everybody sets; forms show it first.")
 
 

@@ -95,7 +95,9 @@ def _add_health(app: FastAPI, parts: ServerParts) -> None:
 
     def about(request: Request) -> Response:
         """What the page says of the server."""
-        return JSONResponse({"version": parts.version, "instance": instance, "notices": []})
+        user = {"user": request.scope["user"].name, "is_admin": request.scope["user"].is_admin}
+        known = {"version": parts.version, "instance": instance, "notices": [], "signs_in": parts.access.has_credentials}
+        return JSONResponse(known | user)
 
     app.add_route("/api/about", about, methods=["GET"])
     for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)):

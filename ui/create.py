@@ -27,28 +27,29 @@ class Creator:
 
     def begin(self, language: str, draft: str) -> FormState:
         """How the page opens: in the person's language, with what was being written when it was left."""
-        state = FormState(language=known(language), serial=secrets.randbelow(2**31))
-        try:
-            kept = json.loads(draft) if draft else {}
-            template, values = kept["template"], kept["values"]
-        except (ValueError, KeyError, TypeError):
-            return state
-        return replace(state, template=template, values=values) if template in self._templates() else state
+        return self._with_draft(FormState(language=known(language)), draft)
 
     def command(self, state: FormState | None, event: gr.EventData) -> tuple[FormState, str | None]:
-        """What the rest of the page asks of the form."""
-        state, data = state or FormState(), event.data
+        """What the rest of the page asks of the form; `draft` is what was typed until now."""
+        data = event.data
+        state = self._with_draft(state or FormState(), event.draft)
         match event.name:
             case "language":
                 return replace(state, language=known(data["language"])), None
             case "use":
-                return self._filled(state, data["template"], data["values"]), None
+                return replace(state, template=data["template"], values=data["values"], opened=None), None
             case "put":
-                counts = {name: state.put.get(name, 0) + 1 for name in data["values"]}
-                values = {**state.values, **data["values"]}
-                return replace(state, template=data["template"], values=values, put={**state.put, **counts}), None
+                return replace(state, template=data["template"], values={**state.values, **data["values"]}, opened=None), None
             case _:
                 return state, None
+
+    def _with_draft(self, state: FormState, draft: str) -> FormState:
+        try:
+            kept = json.loads(draft) if draft else {}
+            template, values = kept["template"], dict(kept["values"])
+        except (ValueError, KeyError, TypeError):
+            return state
+        return replace(state, template=template, values=values) if template in self._templates() else state
 
     def choices(self, state: FormState) -> list[tuple[str, str]]:
         return [(title_of({"title": one.title}, state.language), one.id) for one in self._templates().values()]
@@ -58,8 +59,9 @@ class Creator:
         template = self._templates().get(state.template) or find_template("text_to_film")
         return films.document(template, self.api.catalog, self.api.folders(user), state.language)
 
-    def choose(self, template: str, state: FormState) -> FormState:
-        return replace(state, template=template)
+    def choose(self, template: str, state: FormState, typed: Mapping[str, Any]) -> FormState:
+        """Another template; what both have stays."""
+        return replace(state, template=template, values={**state.values, **typed}, opened=None)
 
     def pace(self, bucket: Any) -> Any:
         """The word for a number, if it has one."""
@@ -77,9 +79,6 @@ class Creator:
         except StillmotionError as error:
             return message("failed", code=error.code, message=error.message, hint=error.hint)
         return message("submitted", jobs=[job.id])
-
-    def _filled(self, state: FormState, template: str, values: Mapping[str, Any]) -> FormState:
-        return replace(state, template=template, values=values, serial=state.serial + 1)
 
     def _templates(self) -> Mapping[str, Any]:
         return all_templates(self.api.data_dir)

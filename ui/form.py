@@ -11,28 +11,28 @@ import gradio as gr
 from ui.words import say
 
 PACES = (("gentle", 40), ("lively", 127), ("wild", 200))  # motion bucket ids
+SIZES = ((192, 192), (256, 192), (192, 256), (256, 256), (512, 512), (768, 512), (512, 768), (1024, 576), (576, 1024), (1024, 1024))
 _TALL = ("prompt", "negative_prompt", "text")
 
 
 @dataclass(frozen=True, eq=False)
 class FormState:
-    """What the form shows; each new one is drawn. `serial` grows when it is filled from outside: what was typed
-    before gives way; `put` counts how often one field was."""
+    """What the form shows; each new one is drawn. `values` are those that were typed or filled in so far, by field name: Gradio keeps
+    nothing of a form that it draws again."""
 
     template: str = "text_to_film"
     values: Mapping[str, Any] = field(default_factory=dict)
     language: str = "en"
-    serial: int = 0
-    put: Mapping[str, int] = field(default_factory=dict)
     opened: Mapping[str, Any] | None = None
 
 
 @dataclass
 class Drawn:
-    """The components by field name; `paces`: motion in words, beside its number."""
+    """The components by field name; `paces`: motion in words, beside its number; `size`: usual sizes, beside width and height."""
 
     fields: dict[str, gr.components.Component] = field(default_factory=dict)
     paces: gr.Radio | None = None
+    size: gr.Dropdown | None = None
 
     @property
     def sized(self) -> list[gr.components.Component]:
@@ -52,10 +52,9 @@ def draw_fields(document: Mapping[str, Any], state: FormState, draw_examples: Ca
             drawn.fields[one["name"]] = draw_field(one, state)
         if one["name"] == "prompt":
             draw_examples(drawn.fields["prompt"])
-    for number, group in enumerate(groups):
+    for group in groups:
         if folded := [one for one in group["fields"] if not one["is_main"]]:
-            key = f"{state.serial}:{document['id']}:{number}"
-            with gr.Accordion(title_of(group, state.language), open=False, key=key, elem_classes="sm-fold"):
+            with gr.Accordion(title_of(group, state.language), open=False, elem_classes="sm-fold"):
                 draw_group(folded, state, drawn)
     return drawn
 
@@ -64,7 +63,7 @@ def draw_group(fields: Iterable[Mapping[str, Any]], state: FormState, drawn: Dra
     """Two in a row; long texts have a row of their own."""
     rows: list[list[Mapping[str, Any]]] = [[]]
     for one in fields:
-        is_long = one["kind"] in ("text", "loras")
+        is_long = one["kind"] in ("text", "loras", "file")
         if is_long or len(rows[-1]) == 2:
             rows.append([])
         rows[-1].append(one)
@@ -72,20 +71,23 @@ def draw_group(fields: Iterable[Mapping[str, Any]], state: FormState, drawn: Dra
             rows.append([])
     for row in filter(None, rows):
         with gr.Row(equal_height=False):
+            if row[0]["name"] == "width":
+                drawn.size = draw_sizes(row, state)
             for one in row:
                 drawn.fields[one["name"]] = draw_field(one, state)
 
 
 def draw_field(one: Mapping[str, Any], state: FormState) -> gr.components.Component:
-    """One component. It keeps what was typed when the form is drawn again in another language or for another template."""
-    name, value = one["name"], state.values.get(one["name"], one["default"])
+    """One component, with the value of the state or the template's."""
+    name, value = one["name"], state.values.get(one["name"], None if one["follows"] else one["default"])
     shared = {
-        "label": label_of(one, state.language), "info": one["help"] or None, "key": f"{state.serial}:{name}:{state.put.get(name, 0)}",
+        "label": label_of(one, state.language), "info": one["help"] or None,
         "elem_id": f"sm-field-{name}", "min_width": 140, "interactive": True,
     }  # fmt: skip
     match one["kind"]:
-        case "integer" if one["default"] is None:  # a seed: text, since browsers round large numbers
-            return gr.Textbox(text_of(value), placeholder=say(state.language, "form.random"), max_lines=1, **shared)
+        case "integer" if one["default"] is None or one["follows"]:  # seeds are text, since browsers round large numbers
+            empty = say(state.language, "form.same" if one["follows"] else "form.random")
+            return gr.Textbox(text_of(value), placeholder=empty, max_lines=1, **shared)
         case "integer":
             return gr.Number(value, precision=0, minimum=one.get("min"), maximum=one.get("max"), **shared)
         case "number":
@@ -109,8 +111,16 @@ def draw_paces(state: FormState) -> gr.Radio:
     given = state.values.get("motion_bucket_id", 127)
     return gr.Radio(
         choices, value=given if given in dict(PACES).values() else None, label=say(state.language, "pace.label"),
-        key=f"{state.serial}:pace:{state.put.get('motion_bucket_id', 0)}", elem_id="sm-paces", elem_classes="sm-chips", interactive=True,
+        elem_id="sm-paces", elem_classes="sm-chips", interactive=True,
     )  # fmt: skip
+
+
+def draw_sizes(sides: Iterable[Mapping[str, Any]], state: FormState) -> gr.Dropdown:
+    """Usual sizes; the one that is set, if it is one of them."""
+    names = [f"{width} x {height}" for width, height in SIZES]
+    now = " x ".join(str(state.values.get(one["name"], one["default"])) for one in sides)
+    label = say(state.language, "form.size")
+    return gr.Dropdown(names, value=now if now in names else None, label=label, min_width=140, interactive=True, elem_id="sm-sizes")
 
 
 def title_of(thing: Mapping[str, Any], language: str) -> str:

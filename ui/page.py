@@ -71,7 +71,7 @@ def make_page(api: JobApi) -> gr.Blocks:
         gr.HTML(_PANELS, elem_id="sm-panels", apply_default_css=False)
         hidden = {"api_visibility": "private", "show_progress": "hidden"}
         page.load(creator.begin, [language, draft], state, js=_AT_START, **hidden)
-        bridge.command(creator.command, [state], [state, bridge], queue=False, **hidden)
+        bridge.command(creator.command, [state], [state, bridge], **hidden)  # queued: else a changed state goes unheard
     page.queue(default_concurrency_limit=None, api_open=False)
     return page
 
@@ -90,9 +90,9 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
     with gr.Row(elem_id="sm-choose"):
         template = gr.Dropdown(
             creator.choices(shown), value=shown.template, label=say(language, "form.template"), elem_id="sm-template",
-            key=f"{shown.serial}:template", filterable=False, interactive=True,
+            filterable=False, interactive=True,
         )  # fmt: skip
-    gr.HTML('<div id="sm-open"></div>', apply_default_css=False)
+        gr.HTML('<div id="sm-open"></div>', apply_default_css=False, min_width=10)
 
     def draw_examples(prompt: gr.components.Component) -> None:
         with gr.Row(elem_classes="sm-examples"):
@@ -105,6 +105,9 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
         bucket = drawn.fields["motion_bucket_id"]
         drawn.paces.input(lambda pace: pace, drawn.paces, bucket, queue=False, **hidden)
         bucket.input(creator.pace, bucket, drawn.paces, queue=False, **hidden)
+    if drawn.size is not None:
+        sides = [drawn.fields["width"], drawn.fields["height"]]
+        drawn.size.input(lambda size: [int(side) for side in size.split(" x ")], drawn.size, sides, queue=False, **hidden)
     estimate = gr.HTML(creator.estimate_line(document, shown, user, {}), elem_id="sm-estimate", apply_default_css=False)
     make = gr.Button(say(language, creator.verb(shown)), variant="primary", elem_id="sm-make")
     names, components = list(drawn.fields), list(drawn.fields.values())
@@ -115,11 +118,14 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
     def estimated(request: gr.Request, *values: Any) -> str:
         return creator.estimate_line(document, shown, user_of(request), given_values(document, names, values))
 
+    def choose(wanted: str, *values: Any) -> FormState:
+        return creator.choose(wanted, shown, dict(zip(names, values, strict=True)))
+
     make.click(submit, components, bridge, queue=False, **hidden)
     gr.on([one.change for one in drawn.sized], estimated, components, estimate, queue=False, trigger_mode="always_last", **hidden)
     keep = f"(...values) => stillmotion.keep({json.dumps(shown.template)}, {json.dumps(names)}, values)"
     gr.on([one.change for one in components], None, components, None, js=keep, **hidden)
-    template.input(creator.choose, [template, state], state, queue=False, **hidden)
+    template.input(choose, [template, *components], state, **hidden)
 
 
 def user_of(request: gr.Request) -> User:

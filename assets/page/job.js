@@ -155,6 +155,8 @@ export function mount(element, page) {
     return [
       el("div", { class: "sm-row sm-files" }, downloads),
       el("div", { class: "sm-row sm-again" }, again),
+      el("details", {}, el("summary", {}, say("export.title")), el("div", { class: "sm-row" },
+        ["comfy", "curl", "python"].map((kind) => el("a", { class: "sm-button sm-quiet", href: server.url(`${path}/export?as=${kind}`), download: "" }, say(`export.${kind}`))))),
       el("p", { class: "sm-soft" }, say("made.in", { time: page.seconds(shown.run_seconds) }), shown.cached.length ? ` · ${say("made.reused")}` : ""),
       ...shown.warnings.map((text) => el("p", { class: "sm-soft" }, text)),
     ];

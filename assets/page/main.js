@@ -11,6 +11,8 @@ import { bytes, language, loadTexts, onLanguage, say, sayOf, seconds, setLanguag
 
 const VIEWS = ["create", "queue", "library", "models"];
 const THEME = "stillmotion.theme";
+const SOUND = "stillmotion.sound";
+let about = {};
 const viewListeners = new Set();
 
 const page = {
@@ -31,18 +33,20 @@ const page = {
   fail: (error) => (error.code === "connection_lost" ? undefined : toast([error.message, error.hint].filter(Boolean).join(" "), { isBad: true })),
 };
 
+const DRAFT = "stillmotion.draft"; // what is being written, for as long as the tab is there
+
 // To the form, which lives in Gradio.
-async function tell(name, data) {
-  const bridge = await appeared("#sm-bridge");
-  bridge.dispatchEvent(new CustomEvent("stillmotion", { detail: { name, data }, bubbles: true }));
-  show("create");
+function tell(name, data) {
+  const detail = { name, data, draft: sessionStorage.getItem(DRAFT) ?? "" };
+  document.getElementById("sm-bridge").dispatchEvent(new CustomEvent("stillmotion", { detail, bubbles: true }));
+  if (name !== "language") show("create");
 }
 
 // From the form: each message once.
 window.stillmotion = {
   language,
   keep: (template, names, values) =>
-    sessionStorage.setItem("stillmotion.draft", JSON.stringify({ template, values: Object.fromEntries(names.map((name, index) => [name, values[index]])) })),
+    sessionStorage.setItem(DRAFT, JSON.stringify({ template, values: Object.fromEntries(names.map((name, index) => [name, values[index]])) })),
   heard(message) {
     if (!message) return;
     const { kind, ...data } = JSON.parse(message);
@@ -89,9 +93,17 @@ function drawHeader(header) {
     el("span", { class: "sm-space" }),
     el("button", { class: "sm-button sm-quiet", lang: other === "zh" ? "zh-CN" : "en", on: { click: () => setLanguage(other) } }, other === "zh" ? "中文" : "English"),
     el("button", { class: "sm-button sm-quiet", id: "sm-theme", "aria-label": say(isDark ? "theme.light" : "theme.dark"), on: { click: () => setDark(!isDark) } }, isDark ? "☀" : "☾"),
+    bell(),
     el("a", { class: "sm-button sm-quiet", href: "docs", target: "_blank" }, "API"),
+    about.signs_in ? el("form", { method: "post", action: "logout", class: "sm-out" }, el("button", { class: "sm-button sm-quiet", title: about.user }, say("sign.out"))) : null,
   );
   document.querySelectorAll("#sm-nav [data-view]").forEach((one) => mark(one));
+}
+
+function bell() {
+  const isOn = localStorage.getItem(SOUND) === "on";
+  const change = () => (localStorage.setItem(SOUND, isOn ? "off" : "on"), drawHeader(document.getElementById("sm-header")));
+  return el("button", { class: "sm-button sm-quiet", "aria-pressed": String(isOn), "aria-label": say("sound"), title: say("sound"), on: { click: change } }, isOn ? "♪" : "♪̸");
 }
 
 function setDark(isDark) {
@@ -114,19 +126,21 @@ function watchConnection(line) {
   window.addEventListener("offline", () => server.get("api/about").catch(() => {}));
 }
 
-let instance;
-function reloadIfNew(about) {
-  if (instance && about.instance !== instance) location.reload(); // Gradio's form belongs to the process that drew it
-  instance = about.instance;
+function reloadIfNew(found) {
+  if (about.instance && about.instance !== found.instance) location.reload(); // Gradio's form belongs to the process that drew it
+  about = found;
 }
 
 async function start() {
-  await loadTexts();
+  [about] = await Promise.all([server.get("api/about"), loadTexts()]);
   document.body.dataset.view = "create";
   const kept = localStorage.getItem(THEME);
   if (kept) document.body.classList.toggle("dark", kept === "dark");
   const [header] = await Promise.all(["#sm-header", "#sm-bridge", "#sm-models", "#sm-form", "#sm-job"].map(appeared));
   drawHeader(header);
+  const drawNotices = () => replace(document.getElementById("sm-notices"), about.notices.map((key) => el("p", {}, say(`notice.${key}`))));
+  drawNotices();
+  onLanguage(drawNotices);
   watchConnection(document.getElementById("sm-connection"));
   mountJob(document.getElementById("sm-job"), page);
   mountOpen(document.getElementById("sm-form"), page);
@@ -137,13 +151,12 @@ async function start() {
   const drawBadge = () => (document.getElementById("sm-badge").textContent = open || "");
   badge(page, (count) => ((open = count), drawBadge()));
   onLanguage(() => (drawHeader(header), drawBadge()));
-  onLanguage((wanted) => document.getElementById("sm-bridge").dispatchEvent(new CustomEvent("stillmotion", { detail: { name: "language", data: { language: wanted } }, bubbles: true })));
+  onLanguage((wanted) => tell("language", { language: wanted }));
   window.addEventListener("hashchange", () => show(location.hash.slice(1)));
   document.addEventListener("keydown", (event) => {
     if ((event.ctrlKey || event.metaKey) && event.key === "Enter") document.querySelector("#sm-make")?.click();
   });
   show(location.hash.slice(1), { job: new URL(location.href).searchParams.get("job") });
-  server.get("api/about").then(reloadIfNew, () => {});
 }
 
 start();

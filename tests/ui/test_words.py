@@ -42,7 +42,7 @@ def test_both_languages_have_the_same_places_for_values() -> None:
 
 def test_every_key_that_is_asked_for_is_there() -> None:
     keys = asked()
-    assert len(keys) > 40
+    assert len(keys) > 30
     missing = [key for key in keys if not any(re.fullmatch(re.escape(key).replace(r"\*", ".+"), one) for one in words()["en"])]
     assert missing == []
 

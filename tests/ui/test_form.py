@@ -1,0 +1,79 @@
+"""The form is the template's declaration, drawn; what is typed becomes what the job API takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from api import films
+from ui.form import FormState, draw_fields, given_values, label_of
+from workflows.folders import Folders
+from workflows.nodes import catalog
+from workflows.templates import templates
+
+
+@pytest.fixture(autouse=True)
+def loop() -> Iterator[None]:
+    """Gradio's Blocks would make an event loop and leave it open."""
+    made = asyncio.new_event_loop()
+    asyncio.set_event_loop(made)
+    yield
+    asyncio.set_event_loop(None)
+    made.close()
+
+
+def document(name: str, data_dir: Path, language: str = "en") -> dict[str, Any]:
+    return films.document(templates()[name], catalog(), Folders(data_dir), language)
+
+
+def drawn(name: str, data_dir: Path, **state: Any) -> dict[str, gr.components.Component]:
+    with gr.Blocks():
+        shown = FormState(template=name, **state)
+        return draw_fields(document(name, data_dir, shown.language), shown, lambda prompt: None).fields
+
+
+@pytest.mark.parametrize("name", list(templates()))
+def test_every_field_of_every_template_is_drawn_with_its_bounds_and_its_help(name: str, tmp_path: Path) -> None:
+    fields = drawn(name, tmp_path)
+    declared = {one["name"]: one for group in document(name, tmp_path)["groups"] for one in group["fields"]}
+    assert fields.keys() == declared.keys()
+    for key, one in declared.items():
+        assert fields[key].info or not one["help"]
+        if isinstance(fields[key], gr.Number):
+            assert (fields[key].minimum, fields[key].maximum) == (one.get("min"), one.get("max"))
+
+
+def test_values_and_language_are_the_states(tmp_path: Path) -> None:
+    fields = drawn("text_to_film", tmp_path, values={"frames": 25, "prompt": "a boat"}, language="zh")
+    assert (fields["frames"].value, fields["prompt"].value) == (25, "a boat")
+    assert fields["frames"].label == "帧数 · frames"
+    assert fields["steps"].value == 20
+
+
+def test_seeds_are_text_since_browsers_round_large_numbers(tmp_path: Path) -> None:
+    fields = drawn("text_to_film", tmp_path, values={"seed": 18446744073709551615})
+    assert fields["seed"].value == "18446744073709551615"
+    assert given_values(document("text_to_film", tmp_path), ["seed"], ["18446744073709551615"]) == {"seed": 18446744073709551615}
+
+
+def test_what_is_left_open_is_left_out_and_what_is_no_number_is_passed_on_to_be_refused(tmp_path: Path) -> None:
+    names = ["prompt", "seed", "motion_seed", "still_width", "vae", "frames", "negative_prompt"]
+    given = given_values(document("text_to_film", tmp_path), names, ["a", " ", "seven", "", "", None, ""])
+    assert given == {"prompt": "a", "motion_seed": "seven"}
+
+
+def test_a_model_that_is_gone_stays_visible_in_its_field(tmp_path: Path) -> None:
+    field = drawn("text_to_film", tmp_path, values={"checkpoint": "gone.safetensors"})["checkpoint"]
+    assert field.value == "gone.safetensors"
+    assert "gone.safetensors" in [value for _, value in field.choices]
+
+
+def test_labels_name_what_experts_know_beside_the_plain_words() -> None:
+    assert label_of({"name": "motion_bucket_id", "title": {"en": "Movement"}}, "en") == "Movement · motion_bucket_id"
+    assert label_of({"name": "steps", "title": {"en": "Steps"}}, "en") == "Steps"
+    assert label_of({"name": "x", "title": {"fr": "Pas"}}, "en") == "Pas · x"

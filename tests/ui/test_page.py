@@ -1,0 +1,82 @@
+"""The page, from the sentence to the film that plays: a real server, real models, a real browser."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.ui.conftest import LONG, PHONE, SMALL, Served, Visit
+
+pytestmark = pytest.mark.demo
+
+
+def make(page: Page, prompt: str) -> None:
+    page.fill("#sm-field-prompt textarea", prompt)
+    page.click("#sm-make")
+    expect(page.locator(".sm-title")).to_have_text(prompt)
+
+
+def plays(page: Page) -> None:
+    """The film runs: its time moves, and it is of the size that was asked for."""
+    film = page.locator("#sm-job video")
+    expect(film).to_be_visible()
+    page.wait_for_function("() => document.querySelector('#sm-job video').currentTime > 0.05")
+    assert film.evaluate("video => [video.videoWidth, video.videoHeight]") == [64, 64]
+
+
+@pytest.mark.parametrize("device", [{}, {"viewport": PHONE, "is_mobile": True, "has_touch": True}], ids=["desk", "phone"])
+def test_a_sentence_becomes_a_film_that_plays(visit: Visit, device: dict) -> None:
+    page = visit(values=SMALL, **device)
+    make(page, f"A red boat on the sea, {len(device)}")
+    plays(page)
+    names = page.locator(".sm-files a").all_inner_texts()
+    assert [name.split()[0] for name in names] == ["PNG", "WEBP", "MP4", "Settings"]
+    with page.expect_download() as saved:
+        page.click(".sm-files a:has-text('MP4')")
+    assert saved.value.path().read_bytes()[4:8] == b"ftyp"
+    button = page.locator("#sm-make").bounding_box()
+    assert button["y"] + button["height"] <= page.viewport_size["height"]  # in reach
+
+
+def test_a_job_survives_its_tab_is_seen_by_another_and_cancel_cancels(visit: Visit) -> None:
+    page = visit(values=LONG)
+    make(page, "A job that takes its time")
+    expect(page.locator(".sm-now")).to_have_text(re.compile(r"still.*\d+/400"))
+    page.reload()
+    expect(page.locator(".sm-now")).to_have_text(re.compile(r"still.*\d+/400"))
+    page.close()
+    other = visit()  # another browser, another device
+    expect(other.locator(".sm-title")).to_have_text("A job that takes its time")
+    other.click("[data-act=cancel]")
+    expect(other.locator(".sm-under")).to_contain_text("Canceled.")
+
+
+def test_ctrl_enter_makes_it_and_a_seed_that_browsers_would_round_is_kept(visit: Visit, served: Served) -> None:
+    page = visit(values=SMALL | {"seed": "9007199254740993"})
+    page.fill("#sm-field-prompt textarea", "A green train")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#sm-job video")).to_be_visible()
+    address = page.locator(".sm-files a:has-text('Settings')").get_attribute("href")
+    assert '"seed": 9007199254740993' in page.request.get(served.url.rstrip("/") + address).text()
+
+
+def test_the_language_is_the_browsers_can_be_changed_and_is_remembered(visit: Visit) -> None:
+    page = visit(locale="zh-CN")
+    expect(page.locator("#sm-make")).to_have_text("生成视频")
+    expect(page.locator("#sm-nav")).to_contain_text("队列")
+    page.fill("#sm-field-prompt textarea", "what was typed stays")
+    page.click("button:has-text('English')")
+    expect(page.locator("#sm-make")).to_have_text("Make the film")
+    expect(page.locator("#sm-nav")).to_contain_text("Queue")
+    expect(page.locator("#sm-field-prompt textarea")).to_have_value("what was typed stays")
+    page.reload()
+    expect(page.locator("#sm-make")).to_have_text("Make the film")
+
+
+def test_what_is_wrong_is_said_before_anything_begins(visit: Visit) -> None:
+    page = visit(values=SMALL | {"seed": "seven"})
+    page.click("#sm-make")
+    expect(page.locator(".sm-toast.sm-bad")).to_contain_text("seed")
+    expect(page.locator("#sm-field-prompt textarea")).to_be_visible()
