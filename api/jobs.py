@@ -14,12 +14,13 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, StreamingResponse
 
 from api import films, job_events
 from api.error_answers import NotFound, documented
 from api.film_jobs import make_film, submit
 from api.job_context import Asking, JobApi, Root
+from api.job_files import job_file
 from api.job_models import (
     ChangeRequest,
     DuplicateRequest,
@@ -33,6 +34,7 @@ from api.job_models import (
     WorkflowRequest,
 )
 from api.users import User
+from api.views import sent
 from errors import JobStateError, UnknownNameError
 from jobs.documents import day_start
 from jobs.job import Job, JobStatus
@@ -65,6 +67,7 @@ def job_routes(api: JobApi) -> APIRouter:
     add("GET", "/api/jobs", jobs.list_jobs, JobList, _JOBS)
     one = "/api/jobs/{job_id:path}"  # clients choose ids too, with slashes in them; so what is done with a job comes before the job itself
     add("GET", f"{one}/workflow", jobs.get_workflow, dict[str, Any], _JOBS, 404)
+    add("GET", f"{one}/files/{{name:path}}", jobs.get_file, None, _JOBS, 404, response_class=FileResponse)
     add("GET", f"{one}/events", jobs.get_events, None, _JOBS, 404, response_class=StreamingResponse)
     add("POST", f"{one}/cancel", jobs.cancel_job, JobModel, _JOBS, 404, 409)
     add("POST", f"{one}/retry", jobs.retry_job, JobModel, _JOBS, 404, 409, 429)
@@ -135,6 +138,10 @@ class _Jobs:
         job = await run_in_threadpool(self._found, job_id, request, user)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return StreamingResponse(job_events.events(self.api, job, root), headers=headers, media_type="text/event-stream")
+
+    def get_file(self, job_id: JobId, name: Annotated[str, Path(max_length=500)], request: Request, user: Asking) -> Any:
+        """One of its files, by its name; whole or in part (Range)."""
+        return sent(job_file(self.api, self._found(job_id, request, user), name), request.headers)
 
     # Changes
 
