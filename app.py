@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import settings
 from errors import Canceled, InputError, StillmotionError, StorageError, UnreadableFileError
 from job_options import JobsCommand, SubmitCommand, UsageCommand
+from model_options import DownloadCommand, ModelsCommand
 from run_options import KeepCommand, ReindexCommand, RunCommand, set_inputs
 from server_options import ServeCommand, WorkCommand
 
@@ -182,6 +183,7 @@ def serve(command: ServeCommand) -> int:
     log_for_servers()
     from api.access_settings import entry_address, startup_credentials
     from api.comfy import comfy_routes
+    from api.downloads import Downloads
     from api.metrics import Metrics
     from api.queue_jobs import QueueJobs
     from api.server import ServerParts, comfy_context, job_api, make_server_app
@@ -195,16 +197,18 @@ def serve(command: ServeCommand) -> int:
         closing(listen(command.host, command.port)) as bound,
         closing(Service(command.store, command.work, nodes(command.store.data_dir, command.has_custom_nodes))) as service,
         closing(QueueJobs(service)) as queue_jobs,
+        closing(Downloads(command.store.data_dir / "models", command.hub)) as downloads,
     ):
         access = access_settings(command, credentials)
         comfy = comfy_routes(comfy_context(service, settings.VERSION))
         add_page = partial(page.add_page, api=job_api(service))
-        app = make_server_app(ServerParts(service, queue_jobs, Metrics(service), access, settings.VERSION, [comfy], add_page))
+        app = make_server_app(ServerParts(service, queue_jobs, Metrics(service), access, settings.VERSION, downloads, [comfy], add_page))
 
         # 2. Answer first, then work.
         def begin() -> None:
             service.start()
             queue_jobs.start()
+            downloads.start()
             address = address_of(bound, command.root_path)
             say(f"Stillmotion is at {entry_address(address, credentials.token) if credentials.is_made else address}")
 
@@ -260,7 +264,7 @@ def work(command: WorkCommand) -> int:
 
 
 def manage(command: settings.Command) -> int:
-    """Jobs, usage and users: done and said at once."""
+    """Jobs, usage, users and models: done and said at once, or with a bar."""
     import commands
 
     match command:
@@ -274,6 +278,10 @@ def manage(command: settings.Command) -> int:
             say(commands.keep(command))
         case ReindexCommand():
             say(commands.reindex(command))
+        case ModelsCommand():
+            say(commands.models(command))
+        case DownloadCommand():
+            say(commands.download(command))
         case _:
             say(commands.user(command, password))
     return 0

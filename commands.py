@@ -22,9 +22,12 @@ from jobs.report import job_table, usage_table
 from jobs.service import make_folders, open_store
 from jobs.store import JobStore
 from jobs.submitting import prepare
+from model_options import DownloadCommand, ModelsCommand
+from pipelines.fetch import fetch
 from run_options import KeepCommand, ReindexCommand
 from workflows.folders import Folders
 from workflows.graph import WorkflowError, read_json
+from workflows.model_list import ModelList
 from workflows.nodes import catalog
 from workflows.seeds import with_new_seeds
 from workflows.templates import fill, find_template
@@ -83,6 +86,43 @@ def reindex(command: ReindexCommand) -> str:
     with closing(open_store(command.store)) as store:
         recorded, loose = found_again(store, command.store.data_dir)
     return f"{recorded} jobs were found again by their records, and {loose} results by the settings inside them."
+
+
+def models(command: ModelsCommand) -> str:
+    """Raises nothing but for a damaged data directory."""
+    document = ModelList(command.data_dir).document()
+    if command.is_json:
+        return json.dumps(document)
+    lines = [f"{one['folder']}/{one['name']}: {_model(one)}" for one in document["models"]]
+    lacking = [one for one in document["known"] if one["state"] == "missing"]
+    lines += ["", "Known by name; `app.py download ID` fetches them:"] if lacking else []
+    lines += [f"  {one['id']:<11} {one['title']}, about {one['about_bytes'] / 1e9:.1f} GB, {one['licence']}" for one in lacking]
+    return "\n".join(lines)
+
+
+def download(command: DownloadCommand) -> str:
+    """With a bar on standard error. Raises InputError, HubError and its kinds, StorageError."""
+    from tqdm import tqdm
+
+    wanted, models_dir = command.wanted, command.data_dir / "models"
+    hidden = command.is_quiet or sys.stderr is None
+    with tqdm(desc=wanted.name, unit="B", unit_scale=True, file=sys.stderr, disable=hidden) as bar:
+
+        def told(state: str, place: int, total: int) -> None:
+            bar.total = total
+            bar.update(place - bar.n)
+
+        path = fetch(command.hub, wanted, models_dir, told, lambda: False)
+    said = {"path": str(path), "bytes": path.stat().st_size}
+    return json.dumps(said) if command.is_json else f"{path} is there, {said['bytes'] / 1e9:.2f} GB, and its SHA-256 is that of the hub."
+
+
+def _model(one: dict[str, Any]) -> str:
+    """A line of the table."""
+    if one["state"] != "complete":
+        return " ".join(filter(None, (one["state"], one["problem"], one["hint"])))
+    serves = ", ".join(one["serves"]) or "nothing"
+    return f"{one['title']}, {one['bytes'] / 2**20:.0f} MiB, complete; serves {serves}"
 
 
 def user(command: UserCommand, ask: Callable[[], str]) -> str:

@@ -14,6 +14,8 @@ from typing import Any
 
 from errors import InputError
 from jobs.service_settings import GIB, StoreSettings, WorkSettings
+from model_options import hub_settings
+from pipelines.hub import HubSettings
 from pipelines.parameters import Choice, MachineSettings, check, declarations
 
 PREFIX = "STILLMOTION_"
@@ -39,6 +41,7 @@ class ServeCommand:
     root_path: str
     drain_seconds: float
     has_custom_nodes: bool
+    hub: HubSettings
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,7 @@ def serve_command(options: argparse.Namespace, environment: Mapping[str, str], d
     work = _work_settings(options, environment, given)
     return ServeCommand(
         _store_settings(given, data_dir), work, host=given["listen"], drain_seconds=given["drain"],
-        has_custom_nodes=given["enable_custom_nodes"], **{name: given[name] for name in same},
+        has_custom_nodes=given["enable_custom_nodes"], hub=hub_settings(environment), **{name: given[name] for name in same},
     )  # fmt: skip
 
 

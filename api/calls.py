@@ -13,7 +13,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from api import films
-from api.film_jobs import make_film
+from api.asking import make_film
 from api.job_context import JobApi
 from api.job_events import Watch
 from api.job_models import FilmRequest

@@ -2,14 +2,14 @@
 
 job_models.py   what is taken and given       job_events.py   server-sent events, and waiting
 job_context.py  what the routes share         films.py        templates and their fields
-film_jobs.py    films become jobs
+asking.py       what is asked for, checked    opening.py      opened, exported, estimated
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -17,8 +17,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, JSONResponse, StreamingResponse
 
 from api import films, job_events
+from api.asking import make_film, run_workflow
 from api.error_answers import NotFound, documented
-from api.film_jobs import make_film, submit
 from api.job_context import Asking, JobApi, Root
 from api.job_files import job_file
 from api.job_models import (
@@ -36,7 +36,7 @@ from api.job_models import (
 from api.users import User
 from api.views import sent
 from errors import JobStateError, UnknownNameError
-from jobs.documents import day_start
+from jobs.documents import day_start, moment
 from jobs.job import Job, JobStatus
 from workflows.seeds import with_new_seeds
 from workflows.templates import all_templates, find_template
@@ -46,6 +46,7 @@ _PREFER_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,6})"?\s*(?:$|[,;])',
 _JOBS, _TEMPLATES = ["jobs"], ["templates"]
 JobId = Annotated[str, Path(max_length=200, examples=["8c8d3f5e-3f0b-4a52-9f7e-0c3a8a0a6f51"])]
 Text = Annotated[str, Query(max_length=200)]
+Moment = Annotated[str | None, Query(max_length=40, description="When it was asked for: a day (UTC) or a time.", examples=["2026-03-01"])]
 Prefer = Annotated[str, Header(description="`wait=N`: answer when the job has ended, or after N seconds.", examples=["wait=60"])]
 
 
@@ -96,7 +97,7 @@ class _Jobs:
 
     async def submit_workflow(self, body: WorkflowRequest, request: Request, user: Asking, root: Root, prefer: Prefer = "") -> Any:
         """Run a workflow in ComfyUI's API format."""
-        job = await run_in_threadpool(submit, self.api, body.workflow, body, user)
+        job = await run_in_threadpool(run_workflow, self.api, body.workflow, body, user)
         return await self._taken(job, request, root, prefer)
 
     # What there is
@@ -110,16 +111,21 @@ class _Jobs:
         batch: Text | None = None,
         tag: Text | None = None,
         text: Annotated[str, Query(max_length=500, description="In the title or in any text of the workflow.")] = "",
+        template: Annotated[str | None, Query(max_length=200, description="Made by this template.")] = None,
         favourite: bool | None = None,
         deleted: bool = False,
+        has_files: Annotated[bool, Query(description="Only what has made something.")] = False,
+        makes: Annotated[Literal["film", "still"] | None, Query(description="Films and animations; or stills alone.")] = None,
+        since: Moment = None,
+        until: Moment = None,
         cursor: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> Any:
         """Your jobs, the newest first; an admin's are everybody's."""
         whose = self.api.owner(user, owner)
         page = self.store.list_jobs(
-            status=status, owner=whose, batch=batch, tag=tag, text=text, is_favourite=favourite, is_deleted=deleted,
-            cursor=cursor, limit=limit,
+            status=status, owner=whose, batch=batch, tag=tag, text=text, template=template, is_favourite=favourite, is_deleted=deleted,
+            has_files=has_files, makes=makes or "", since=moment(since), until=moment(until), cursor=cursor, limit=limit,
         )  # fmt: skip
         counts = {status.value: count for status, count in self.store.counts(whose).items()}
         return {"jobs": self.api.documents(page.jobs, root), "cursor": page.cursor, "counts": counts}

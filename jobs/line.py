@@ -12,12 +12,12 @@ import math
 import shutil
 import sqlite3
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from errors import InputError, QueueFullError, StorageError
-from jobs.job import Job, JobStatus, Submission
+from jobs.job import VERIFIES, Job, JobStatus, Submission
 from jobs.progress import JobEvent
 from jobs.rows import check_id, submitted_columns
 from jobs.table import JobTable, check_status
@@ -93,11 +93,20 @@ class Line(JobTable):
         """The same again as a new job; `change` gets a copy of the workflow and gives the new one, for instance with other seeds."""
         job = self.get(job_id)
         workflow = copy.deepcopy(job.workflow)
-        again = Submission(
-            workflow=change(workflow) if change else workflow,
-            owner=job.owner, title=job.title, tags=job.tags, extra=job.extra, targets=job.targets, work=job.work,
-        )  # fmt: skip
-        return self.submit(again)
+        return self._again(job, change(workflow) if change else workflow, _without(job.extra, VERIFIES))
+
+    def verify(self, job_id: str) -> Job:
+        """The very same as a new job that takes nothing from the cache, so that the two can be compared. Nobody is told of its end.
+
+        Raises UnknownJobError, JobStateError unless it has succeeded, and what `submit` raises.
+        """
+        job = self.get(job_id)
+        check_status(job, (JobStatus.SUCCEEDED,), "verified")
+        return self._again(job, job.workflow, _without(job.extra, "webhook") | {VERIFIES: job.id})
+
+    def _again(self, job: Job, workflow: dict[str, Any], extra: dict[str, Any]) -> Job:
+        same = {"owner": job.owner, "title": job.title, "tags": job.tags, "targets": job.targets, "work": job.work}
+        return self.submit(Submission(workflow, extra=extra, **same))
 
     def move(self, job_id: str, *, to: int | str = "back", before: str | None = None) -> Job:
         """A waiting job to another place among the jobs of its owner: "front", "back", a place from 0 on, or before another job.
@@ -199,6 +208,10 @@ class Line(JobTable):
         for index, row in enumerate(others):
             connection.execute("UPDATE jobs SET number = ? WHERE id = ?", (first + index + (index >= place), row["id"]))
         return first + place
+
+
+def _without(extra: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in extra.items() if key != name}
 
 
 def _checked_number(submission: Submission, seq: int) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from api import films
-from api.film_jobs import make_film
+from api.asking import make_film
 from api.job_context import JobApi
 from api.job_models import FilmRequest
 from api.users import User

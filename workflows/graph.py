@@ -224,7 +224,7 @@ class _Check:
         found, edge = {output: None}, [output]
         while edge:
             for value in self.graph[edge.pop()].get("inputs", {}).values():
-                if _is_link(value) and value[0] in self.graph and value[0] not in found:
+                if is_link(value) and value[0] in self.graph and value[0] not in found:
                     found[value[0]] = None
                     edge.append(value[0])
         return found
@@ -257,7 +257,7 @@ class _Check:
         return value
 
     def _link(self, i: str, declared: Input, value: list[Any]) -> Link | None:
-        if not _is_link(value):
+        if not is_link(value):
             return self._bad_link(i, declared, value, "must be a length-2 list of [node_id, slot_index]")
         if isinstance(declared.declaration, FileChoice):
             return self._bad_link(i, declared, value, "the name of a file has to be written")
@@ -318,7 +318,8 @@ class _Check:
         return graph
 
 
-def _is_link(value: Any) -> bool:
+def is_link(value: Any) -> bool:
+    """Whether a value is a link: [node, slot]."""
     return (
         isinstance(value, list)
         and len(value) == 2

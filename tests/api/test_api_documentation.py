@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,9 @@ def test_every_curl_example_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert done.returncode == 0, done.stderr + done.stdout[-2000:]
     assert (tmp_path / "film.png").read_bytes().startswith(b"\x89PNG")
     assert "event: succeeded" in done.stdout
-    assert len(jobs) == 3
+    assert len(jobs) == 4
+    assert zipfile.is_zipfile(tmp_path / "films.zip")
+    assert '"is_identical":true' in done.stdout
     assert any(job["title"] == "The best one" and job["is_favourite"] for job in jobs)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from errors import InputError, JobStateError, QueueFullError, StorageError, UnknownJobError
 from jobs import database
-from jobs.job import Failure, JobStatus, Outcome, Output, Submission
+from jobs.job import VERIFIES, Failure, JobStatus, Outcome, Output, Submission
 from jobs.store import JobStore
 
 
@@ -313,6 +313,18 @@ def test_a_copy_has_its_own_workflow_and_everything_else(store, submit, run_one)
     for name in ("owner", "title", "tags", "extra", "targets", "work"):
         assert getattr(again, name) == getattr(job, name)
     assert store.duplicate(job.id).workflow == job.workflow
+
+
+def test_a_verification_is_the_very_same_and_says_of_what(store, submit, run_one):
+    job = submit("ann", title="t", tags=("x",), extra={"template": "film", "webhook": "http://a.example"}, targets=("3",), work="w")
+    with pytest.raises(JobStateError, match="is queued, so it cannot be verified"):
+        store.verify(job.id)
+    run_one()
+    again = store.verify(job.id)
+    assert (again.status, again.extra) == ("queued", {"template": "film", VERIFIES: job.id})
+    for name in ("owner", "title", "tags", "workflow", "targets", "work"):
+        assert getattr(again, name) == getattr(job, name)
+    assert store.duplicate(again.id).extra == {"template": "film"}
 
 
 def test_a_failed_job_is_tried_again_at_the_end(store, submit, clock):
