@@ -202,7 +202,10 @@ def serve(command: ServeCommand) -> int:
         access = access_settings(command, credentials)
         comfy = comfy_routes(comfy_context(service, settings.VERSION))
         add_page = partial(page.add_page, api=job_api(service))
-        app = make_server_app(ServerParts(service, queue_jobs, Metrics(service), access, settings.VERSION, downloads, [comfy], add_page))
+        parts = ServerParts(
+            service, queue_jobs, Metrics(service), access, settings.VERSION, downloads, [comfy], add_page, command.notices
+        )  # fmt: skip
+        app = make_server_app(parts)
 
         # 2. Answer first, then work.
         def begin() -> None:
@@ -220,7 +223,7 @@ def access_settings(command: ServeCommand, credentials: Credentials) -> AccessSe
     from api.access_settings import AccessSettings
     from api.server import BODY_LIMITS
 
-    same = ("no_auth", "allowed_hosts", "allowed_origins", "trusted_proxies", "root_path")
+    same = ("no_auth", "allowed_hosts", "allowed_origins", "trusted_proxies", "root_path", "may_be_framed")
     return AccessSettings(
         command.host, credentials.token, credentials.users_path, key_path=command.store.data_dir / "session.key", body_limits=BODY_LIMITS,
         **{name: getattr(command, name) for name in same},
