@@ -24,7 +24,10 @@ from server_options import ServeCommand, WorkCommand
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fastapi import APIRouter
+
     from api.access_settings import AccessSettings, Credentials
+    from api.job_context import JobApi
     from pipelines.progress import Progress
     from workflows.declare import Catalog
     from workflows.film import FilmResult
@@ -200,10 +203,11 @@ def serve(command: ServeCommand) -> int:
         closing(Downloads(command.store.data_dir / "models", command.hub)) as downloads,
     ):
         access = access_settings(command, credentials)
-        comfy = comfy_routes(comfy_context(service, settings.VERSION))
-        add_page = partial(page.add_page, api=job_api(service))
+        jobs = job_api(service)
+        protocols = [comfy_routes(comfy_context(service, settings.VERSION)), *(mcp(jobs) if command.has_mcp else ())]
         parts = ServerParts(
-            service, queue_jobs, Metrics(service), access, settings.VERSION, downloads, [comfy], add_page, command.notices
+            service, queue_jobs, Metrics(service), access, settings.VERSION, downloads, protocols, partial(page.add_page, api=jobs),
+            command.notices,
         )  # fmt: skip
         app = make_server_app(parts)
 
@@ -217,6 +221,17 @@ def serve(command: ServeCommand) -> int:
 
         Server(app, service, command.drain_seconds, begin).run(sockets=[bound])
     return 1 if service.failure else 0
+
+
+def mcp(jobs: JobApi) -> list[APIRouter]:
+    """Raises InputError where its library is not installed."""
+    try:
+        from api.mcp_tools import mcp_routes
+    except ModuleNotFoundError as error:
+        if error.name != "mcp":
+            raise
+        raise InputError("MCP needs a library that is not here.", "Install it: pip install -r requirements-mcp.txt.") from error
+    return [mcp_routes(jobs, settings.VERSION)]
 
 
 def access_settings(command: ServeCommand, credentials: Credentials) -> AccessSettings:
