@@ -35,10 +35,11 @@ from api.job_files import address, job_file
 from api.uploads import keep_file
 from api.users import User
 from api.views import sent
-from errors import InputError, StillmotionError
+from errors import Canceled, InputError, StillmotionError
 from jobs.job import Job, Output
 
 _REMEMBERED = 1000
+_AT_ONCE = 30  # Gradio follows 40 in all, and the page wants to be answered too
 _OURS = re.compile(r"s?://[^/]+.*?/api/jobs/(?P<job>[^/]+)/files/(?P<name>.+)")
 _ASKING = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)
 
@@ -53,7 +54,7 @@ class Endpoints:
 
     def add(self) -> None:
         for call in CALLS:
-            gr.api(self._endpoint(call), api_name=call.name, concurrency_limit=None)
+            gr.api(self._endpoint(call), api_name=call.name, concurrency_limit=_AT_ONCE, concurrency_id="calls")
 
     def add_routes(self, app: FastAPI) -> None:
         app.add_route("/gradio_api/cancel", self._cancel, methods=["POST"])
@@ -80,10 +81,12 @@ class Endpoints:
     async def _made(self, call: Call, values: Mapping[str, Any], request: Request) -> tuple[Any, ...]:
         """A job is asked for and followed to its files. Raises StillmotionError."""
         user, event = user_of(request), LocalContext.event_id.get(None) or ""
+        if event in self._canceled:
+            raise Canceled
         job = await run_in_threadpool(self._begin, call, values, user)
         self._jobs[event] = job.id
         try:
-            if event in self._canceled:
+            if event in self._canceled:  # meanwhile
                 await run_in_threadpool(self.api.store.cancel, job.id)
             job = await calls.follow(self.api, job, _progress())
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -197,6 +198,17 @@ def test_a_cancel_that_names_nothing(endpoints: Endpoints, body: bytes) -> None:
     assert endpoints.ask("POST", "/gradio_api/cancel", json={"event_id": "unknown"}).status_code == 200
 
 
+def test_the_documentation_s_examples_run(endpoints: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "gradio_client.md").read_text("utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)).replace("http://127.0.0.1:8000", endpoints.url)
+    said: list[tuple[Any, ...]] = []
+    exec(code, {"print": lambda *words: said.append(words)})
+    assert said[0][1] == 7
+    assert (said[-1][0], str(said[-1][1]).startswith("frames: Value 0 smaller than min of 1")) == ("bad_input", True)
+    assert {path.suffix for path in (tmp_path / "films").rglob("*.*")} == {".mp4", ".webp", ".png"}
+
+
 def test_nobody_reaches_the_files_or_stops_the_jobs_of_another(tmp_path: Path) -> None:
     path = tmp_path / "users.json"
     for name in ("ann", "bo"):
@@ -226,3 +238,14 @@ def test_nobody_reaches_the_files_or_stops_the_jobs_of_another(tmp_path: Path) -
         assert (served.jobs(ann)[0]["status"], served.jobs(bo)) == ("running", [])
         waiting.cancel()
         until(lambda: served.jobs(ann)[0]["status"] == "canceled", 20)
+
+
+@pytest.mark.demo
+def test_a_real_film_of_the_page_s_own_server(served: Any, tmp_path: Path) -> None:
+    client = Client(served.url, verbose=False, analytics_enabled=False, download_files=tmp_path)
+    job = client.submit("a red boat", width=64, height=64, frames=3, steps=2, motion_steps=2, seed="7", api_name="/film")
+    mp4, webp, png, settings = job.result(timeout=300)
+    assert Image.open(png).size == (64, 64)
+    assert Image.open(webp).n_frames == 3
+    assert Path(mp4).read_bytes()[4:8] == b"ftyp"
+    assert (settings["values"]["seed"], settings["stage_seconds"].keys() >= {"still", "motion"}) == (7, True)
