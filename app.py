@@ -10,9 +10,9 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import settings
 from errors import Canceled, InputError, StillmotionError, StorageError, UnreadableFileError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from api.access_settings import AccessSettings, Credentials
     from api.job_context import JobApi
+    from jobs.service import Service
     from pipelines.progress import Progress
     from workflows.declare import Catalog
     from workflows.film import FilmResult
@@ -178,7 +179,7 @@ def graph_of(command: RunCommand) -> dict[str, object]:
         text = command.workflow.read_bytes()
     except OSError as error:
         raise UnreadableFileError(f"{command.workflow} cannot be read: {error.strerror or error}.", "Check the path.") from error
-    return set_inputs(bare_graph(read_json(text)), command.values)
+    return set_inputs(bare_graph(read_json(text, str(command.workflow))), command.values)
 
 
 def serve(command: ServeCommand) -> int:
@@ -268,17 +269,31 @@ def work(command: WorkCommand) -> int:
         asked = []
 
         def end(*_: object) -> None:
-            service.drain(0 if asked else command.drain_seconds)
+            if asked:
+                give_up(service, Canceled.exit_code)
             asked.append(True)
+            service.drain(command.drain_seconds)
+            if service.worker.running:
+                print(f"Ending within {command.drain_seconds:g} seconds; once more ends at once.", file=sys.stderr)
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, end)
         service.start()
-        service.wait()
+        while not service.wait(1.0):
+            if service.is_stuck:
+                give_up(service, 0)
         if command.until_empty and service.store.is_paused:
             print("note: the queue is paused, so jobs may still wait; `app.py jobs resume` goes on.", file=sys.stderr)
     return 1 if service.failure else 0
+
+
+def give_up(service: Service, code: int) -> NoReturn:
+    """End at once; what runs waits again. If that cannot be written, the next start finds it, as after a crash."""
+    with suppress(StorageError):
+        service.give_up()
+    sys.stderr.flush()
+    os._exit(code)  # no thread that is busy with PyTorch can hold us
 
 
 def manage(command: settings.Command) -> int:

@@ -149,6 +149,7 @@ _WORK = (
         alone=True,
     ),
 )
+_PRIVATE = tuple(option for option in _WORK if option.flag == "--webhook-private")
 _SERVER = (
     Option("--listen", str, "HOST", "127.0.0.1", "where to listen; without HOST everywhere", alone="0.0.0.0"),
     Option("--port", _port, "N", 8000, "0 takes a free one"),
@@ -190,6 +191,16 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 def add_database(parser: argparse.ArgumentParser) -> None:
     """For commands that look at jobs."""
     _add(parser, _STORE[:1])
+
+
+def add_webhook_private(parser: argparse.ArgumentParser) -> None:
+    """For commands that submit jobs."""
+    _add(parser, _PRIVATE)
+
+
+def allows_private_webhooks(options: argparse.Namespace, environment: Mapping[str, str]) -> bool:
+    """Raises InputError."""
+    return _settled(options, environment, _PRIVATE)["webhook_private"]
 
 
 def serve_command(options: argparse.Namespace, environment: Mapping[str, str], data_dir: Path) -> ServeCommand:

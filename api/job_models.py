@@ -167,7 +167,9 @@ class DuplicateRequest(BaseModel):
 
 class MoveRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"to": "front"}})
-    to: Literal["front", "back"] | Annotated[int, Field(ge=0, le=10**9)] = Field("back", description="front, back, or a place from 0 on.")
+    to: Literal["front", "back"] | Annotated[int, Field(ge=1, le=10**9)] = Field(
+        "back", description="front, back, or a place among the owner's waiting jobs; 1 is the front."
+    )
     before: str | None = Field(None, max_length=200, description="The id of another waiting job of the same owner.")
 
 

@@ -49,7 +49,7 @@ class ServerParts:
     version: str
     downloads: Downloads
     routers: Sequence[APIRouter] = ()
-    add_page: Callable[[FastAPI], FastAPI] | None = None
+    add_page: Callable[[FastAPI], None] | None = None
     notices: tuple[str, ...] = ()
 
 
@@ -66,11 +66,12 @@ def make_server_app(parts: ServerParts) -> ASGIApp:
         app.include_router(router)
     _add_health(app, parts)
     _add_docs(app)
+    guarded = Access(app, parts.access)  # what is wrong with its settings is said before the page is made
     if parts.add_page is None:
         app.add_route("/", lambda request: RedirectResponse("docs"), methods=list(_BOTH))
     else:
-        app = parts.add_page(app)
-    return Access(app, parts.access)
+        parts.add_page(app)
+    return guarded
 
 
 def comfy_context(service: Service, version: str) -> ComfyContext:

@@ -35,7 +35,8 @@ class Page:
 
 @dataclass(frozen=True)
 class Usage:
-    """What one owner used on one day (UTC, "2026-03-07"), failed and canceled runs included."""
+    """What one owner used on one day (UTC, "2026-03-07"), failed and canceled runs included. `seconds` are those of the stages in which
+    something is generated: neither the start of PyTorch nor the loading of models counts, since who comes first is no reason to pay."""
 
     owner: str
     day: str

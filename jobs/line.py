@@ -18,7 +18,7 @@ from typing import Any
 
 from errors import InputError, QueueFullError, StorageError
 from jobs.job import VERIFIES, Job, JobStatus, Submission
-from jobs.progress import JobEvent
+from jobs.progress import EventKind, JobEvent
 from jobs.rows import check_id, submitted_columns
 from jobs.table import JobTable, check_status
 
@@ -36,6 +36,7 @@ _CLAIM = """
 """
 _WAITING = "SELECT id, owner, number, seq FROM jobs WHERE status = 'queued' ORDER BY number, seq"
 _OF_OWNER = "SELECT id, number FROM jobs WHERE status = 'queued' AND owner = ? AND id <> ? ORDER BY number, seq"
+_PLACES = 'Use "front", "back" or a number from 1 on; 1 is the front.'
 
 
 class Line(JobTable):
@@ -109,7 +110,7 @@ class Line(JobTable):
         return self.submit(Submission(workflow, extra=extra, **same))
 
     def move(self, job_id: str, *, to: int | str = "back", before: str | None = None) -> Job:
-        """A waiting job to another place among the jobs of its owner: "front", "back", a place from 0 on, or before another job.
+        """A waiting job to another place among the jobs of its owner: "front", "back", a place from 1 on, or before another job.
 
         Raises UnknownJobError, JobStateError if either is not waiting, InputError for a place that makes no sense.
         """
@@ -144,16 +145,20 @@ class Line(JobTable):
         rounds = [(number, rank[owner], row["id"]) for owner, line in lines.items() for number, row in enumerate(line)]
         return {job_id: place for place, (_, _, job_id) in enumerate(sorted(rounds))}
 
-    def pause(self) -> None:
-        """What runs goes on; nothing new begins, not even after a restart, until `resume`."""
-        with self._changing() as (connection, events):
-            if connection.execute("INSERT OR IGNORE INTO switches VALUES ('paused')").rowcount:
-                events.append(JobEvent("", "paused"))
+    def pause(self) -> bool:
+        """What runs goes on; nothing new begins, not even after a restart, until `resume`. False if it was paused already."""
+        return self._switch("INSERT OR IGNORE INTO switches VALUES ('paused')", "paused")
 
-    def resume(self) -> None:
+    def resume(self) -> bool:
+        """False if it was not paused."""
+        return self._switch("DELETE FROM switches WHERE name = 'paused'", "resumed")
+
+    def _switch(self, sql: str, kind: EventKind) -> bool:
         with self._changing() as (connection, events):
-            if connection.execute("DELETE FROM switches WHERE name = 'paused'").rowcount:
-                events.append(JobEvent("", "resumed"))
+            is_changed = connection.execute(sql).rowcount > 0
+            if is_changed:
+                events.append(JobEvent("", kind))
+        return is_changed
 
     @property
     def is_paused(self) -> bool:
@@ -227,8 +232,10 @@ def _place(to: int | str, others: Sequence[str]) -> int:
     if to in ("front", "back"):
         return 0 if to == "front" else len(others)
     if not isinstance(to, int) or isinstance(to, bool):
-        raise InputError(f"{to!r} is no place in the queue.", 'Use "front", "back" or a number from 0 on.')
-    return min(max(to, 0), len(others))
+        raise InputError(f"{to!r} is no place in the queue.", _PLACES)
+    if to < 1:
+        raise InputError(f"There is no place {to} in the queue.", _PLACES)
+    return min(to - 1, len(others))
 
 
 def _between(low: float | None, high: float) -> float | None:

@@ -24,11 +24,10 @@ from tests.api.house import House, living, until
 mcp = pytest.importorskip("mcp", reason="MCP is optional: pip install -r requirements-mcp.txt")
 
 
-def with_tools(app: FastAPI, api: JobApi) -> FastAPI:
+def with_tools(app: FastAPI, api: JobApi) -> None:
     from api.mcp_tools import mcp_routes
 
     app.include_router(mcp_routes(api, "1.2.3"))
-    return app
 
 
 @pytest.fixture(scope="module")

@@ -240,15 +240,15 @@ def test_the_time_that_is_left_counts_from_the_start_and_is_never_negative(store
 
 def test_usage_counts_every_run_by_owner_and_day(store, submit, run_one, clock):
     submit("ann")
-    run_one(10)
+    run_one(20, Outcome(stage_seconds={"loading": 8.5, "still": 4, "motion": 6}))  # the rest is the start of PyTorch
     submit("ann")
     job = store.claim("test")
     clock.advance(5)
-    store.fail(job.id, Failure("x", "y"))
+    store.fail(job.id, Failure("x", "y"), Outcome(stage_seconds={"still": 5}))
     submit("bob")
     job = store.claim("test")
     clock.advance(2 * DAY)
-    store.finish_canceled(job.id)
+    store.finish_canceled(job.id, Outcome(stage_seconds={"motion": 2 * DAY}))
     canceled = submit("cy")
     store.cancel(canceled.id)
     expected = [Usage("ann", "2023-11-14", 15, 2), Usage("bob", "2023-11-16", 2 * DAY, 1)]

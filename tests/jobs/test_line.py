@@ -252,12 +252,12 @@ def test_a_paused_queue_gives_out_nothing_even_after_a_restart(store, path, subm
     [
         ("d", {"to": "front"}, "dabc"),
         ("a", {"to": "back"}, "bcda"),
-        ("a", {"to": 2}, "bcad"),
-        ("d", {"to": 0}, "dabc"),
+        ("a", {"to": 3}, "bcad"),
+        ("d", {"to": 1}, "dabc"),
         ("a", {"to": 99}, "bcda"),
         ("d", {"before": "b"}, "adbc"),
         ("a", {"before": "d"}, "bcad"),
-        ("b", {"to": 1}, "abcd"),
+        ("b", {"to": 2}, "abcd"),
     ],
 )
 def test_a_waiting_job_can_be_moved(store, submit, title, where, expected):
@@ -272,7 +272,7 @@ def test_a_waiting_job_can_be_moved(store, submit, title, where, expected):
 def test_a_job_can_be_moved_without_end(store, submit):
     a, b, c = (submit(title=title).id for title in "abc")
     for number in range(150):
-        store.move((b, c)[number % 2], to=1)
+        store.move((b, c)[number % 2], to=2)
     store.move(a, to="back")
     submit(title="d")
     assert claimed(store) == ["c", "b", "a", "d"]
@@ -285,7 +285,7 @@ def test_the_only_job_stays_where_it_is(store, submit):
 
 def test_moves_that_make_no_sense_are_refused(store, submit):
     a, b, other = submit("ann").id, submit("ann").id, submit("bob").id
-    for values in ({"to": "up"}, {"to": True}, {"to": 1.5}, {"before": other}, {"before": a}):
+    for values in ({"to": "up"}, {"to": True}, {"to": 1.5}, {"to": 0}, {"before": other}, {"before": a}):
         with pytest.raises(InputError):
             store.move(a, **values)
     with pytest.raises(UnknownJobError):

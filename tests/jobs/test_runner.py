@@ -110,8 +110,8 @@ def test_a_verification_takes_nothing_from_the_cache(house: House) -> None:
     assert {file.filename for file in again.files}.isdisjoint(file.filename for file in house.store.get(first.id).files)
 
 
-@pytest.mark.parametrize("node", ["6", "3", "8", "9", "16", "17", "13", "14", "15", "19", "4", "5"])
-def test_a_mistake_in_any_node_fails_that_job_and_no_other(house: House, node: str) -> None:
+@pytest.mark.parametrize("node", ["4", "3", "19"])
+def test_a_mistake_in_a_node_fails_that_job_and_no_other(house: House, node: str) -> None:
     bad = house.submit(prefix="bad")
     broken = dict(house.catalog.classes)
     name = bad.workflow[node]["class_type"]

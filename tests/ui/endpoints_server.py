@@ -23,13 +23,13 @@ from workflows.folders import Folders
 _FILES = {"9": ("images", ".png"), "15": ("images", ".webp"), "19": ("gifs", ".mp4")}
 
 
-def with_endpoints(app: FastAPI, api: JobApi) -> FastAPI:
+def with_endpoints(app: FastAPI, api: JobApi) -> None:
     endpoints = Endpoints(api)
     endpoints.add_routes(app)
     with gr.Blocks(analytics_enabled=False) as blocks:
         endpoints.add()
     blocks.queue(default_concurrency_limit=None, api_open=False)
-    return gr.mount_gradio_app(app, blocks, path="/", run_history=False, enable_monitoring=False, footer_links=[])
+    gr.mount_gradio_app(app, blocks, path="/", run_history=False, enable_monitoring=False, footer_links=[])
 
 
 def written(folder: Path, job: Job) -> Outcome:
