@@ -245,7 +245,7 @@ def test_a_real_film_of_the_page_s_own_server(served: Any, tmp_path: Path) -> No
     client = Client(served.url, verbose=False, analytics_enabled=False, download_files=tmp_path)
     job = client.submit("a red boat", width=64, height=64, frames=3, steps=2, motion_steps=2, seed="7", api_name="/film")
     mp4, webp, png, settings = job.result(timeout=300)
-    assert Image.open(png).size == (64, 64)
-    assert Image.open(webp).n_frames == 3
+    with Image.open(png) as still, Image.open(webp) as film:
+        assert (still.size, film.n_frames) == ((64, 64), 3)
     assert Path(mp4).read_bytes()[4:8] == b"ftyp"
     assert (settings["values"]["seed"], settings["stage_seconds"].keys() >= {"still", "motion"}) == (7, True)
