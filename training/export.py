@@ -34,6 +34,7 @@ def write(path: Path, name: str, kind: str, sampling: dict, components: dict, we
     described = {"kind": kind, "name": name, "sampling": sampling, "components": components}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, path, metadata={"format": "pt", "licence": "Apache-2.0", "stillmotion": json.dumps(described)})
+    path.chmod(0o644)  # whoever runs it may read it; safetensors writes for its owner alone
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
