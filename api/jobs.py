@@ -2,6 +2,7 @@
 
 job_models.py   what is taken and given       job_events.py   server-sent events, and waiting
 job_context.py  what the routes share         films.py        templates and their fields
+film_jobs.py    films become jobs
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from api import films, job_events
 from api.error_answers import NotFound, documented
+from api.film_jobs import make_film, submit
 from api.job_context import Asking, JobApi, Root
 from api.job_models import (
     ChangeRequest,
@@ -25,7 +27,6 @@ from api.job_models import (
     JobList,
     JobModel,
     MoveRequest,
-    SubmitModel,
     TemplateList,
     TemplateModel,
     UsageAnswer,
@@ -35,11 +36,8 @@ from api.users import User
 from errors import JobStateError, UnknownNameError
 from jobs.documents import day_start
 from jobs.job import Job, JobStatus
-from jobs.outgoing import check_url
-from jobs.submitting import prepare
-from workflows.graph import WorkflowError, check_readable
 from workflows.seeds import with_new_seeds
-from workflows.templates import all_templates, fill, find_template
+from workflows.templates import all_templates, find_template
 
 _MOST_WAIT_SECONDS = 600
 _PREFER_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,6})"?\s*(?:$|[,;])', re.IGNORECASE)
@@ -90,12 +88,12 @@ class _Jobs:
 
     async def make_film(self, body: FilmRequest, request: Request, user: Asking, root: Root, prefer: Prefer = "") -> Any:
         """Make a film, or whatever a template makes, from the simple parameters of the form."""
-        job = await run_in_threadpool(self._make_film, body, user)
+        job = await run_in_threadpool(make_film, self.api, body, user)
         return await self._taken(job, request, root, prefer)
 
     async def submit_workflow(self, body: WorkflowRequest, request: Request, user: Asking, root: Root, prefer: Prefer = "") -> Any:
         """Run a workflow in ComfyUI's API format."""
-        job = await run_in_threadpool(self._submit, body.workflow, body, user)
+        job = await run_in_threadpool(submit, self.api, body.workflow, body, user)
         return await self._taken(job, request, root, prefer)
 
     # What there is
@@ -221,29 +219,6 @@ class _Jobs:
     def _shown(self, job: Job, root: str) -> dict[str, Any]:
         """After a change."""
         return self.api.document(job, root, is_changed=True)
-
-    def _make_film(self, body: FilmRequest, user: User) -> Job:
-        """Raises UnknownNameError, InputError, WorkflowError, QueueFullError, StorageError."""
-        template = find_template(body.template, self.api.data_dir)
-        given = body.model_extra or {}
-        graph = fill(template, given, is_draft=body.draft)
-        try:
-            return self._submit(graph, body, user, template=template.id)
-        except WorkflowError as error:
-            raise films.in_fields(error, template, given) from error
-
-    def _submit(self, graph: dict[str, Any], body: SubmitModel, user: User, **extra: Any) -> Job:
-        check_readable(graph)
-        if body.webhook is not None:
-            check_url(body.webhook, allows_private=self.api.allows_private_webhooks)
-            extra["webhook"] = body.webhook
-        submission, workflow = prepare(
-            graph, self.api.catalog, self.api.folders(user), extra=extra, max_pixel_steps=self.api.max_pixel_steps,
-            title=body.title, tags=tuple(body.tags), front=body.front,
-        )  # fmt: skip
-        if workflow.node_errors:  # what is asked for here is done whole or not at all
-            raise WorkflowError("prompt_outputs_failed_validation", "Some outputs cannot be made", node_errors=workflow.node_errors)
-        return self.store.submit(submission)
 
     async def _taken(self, job: Job, request: Request, root: str, prefer: str) -> JSONResponse:
         """202, or after `Prefer: wait=N` 200 if it has ended meanwhile."""

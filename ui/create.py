@@ -11,9 +11,9 @@ from typing import Any
 import gradio as gr
 
 from api import films
+from api.film_jobs import make_film
 from api.job_context import JobApi
 from api.job_models import FilmRequest
-from api.jobs import _Jobs
 from api.users import User
 from errors import StillmotionError
 from ui.form import PACES, FormState, title_of
@@ -75,7 +75,7 @@ class Creator:
 
     def submit(self, document: Mapping[str, Any], state: FormState, user: User, values: Mapping[str, Any]) -> str:
         try:
-            job = _Jobs(self.api)._make_film(FilmRequest(template=state.template, **values), user)
+            job = make_film(self.api, FilmRequest(template=state.template, **values), user)
         except StillmotionError as error:
             return message("failed", code=error.code, message=error.message, hint=error.hint)
         return message("submitted", jobs=[job.id])
