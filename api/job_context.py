@@ -68,6 +68,13 @@ class JobApi:
         prospects = self._forecasts.of(open_ones) if open_ones else {}
         return [self._document(job, root, prospects) | {"deliveries": []} for job in jobs]
 
+    def seconds_until_done(self, owner: str | None) -> float | None:
+        """Until nothing of this owner runs or waits any more, or nothing at all; None if nobody can tell."""
+        open_ones = self.store.open_ids(owner)
+        prospects = self._forecasts.of(open_ones)
+        found = [prospects[job_id].remaining_seconds for job_id in open_ones if job_id in prospects]
+        return None if None in found else max(found, default=0.0)
+
     @cached_property
     def _forecasts(self) -> Forecasts:
         return Forecasts(self.store)
@@ -75,7 +82,7 @@ class JobApi:
     def _document(self, job: Job, root: str, prospects: Mapping[str, Prospect]) -> dict[str, Any]:
         prospect = _NOTHING_KNOWN if job.status.is_ended else prospects.get(job.id, _NOTHING_KNOWN)
         snapshot = self.board.newest(job.id) if job.status == JobStatus.RUNNING else None
-        progress = progress_document(snapshot)
+        progress = progress_document(snapshot, root)
         place = prospect.place if job.status == JobStatus.QUEUED else None
         now = {"place": place, "remaining_seconds": prospect.remaining_seconds, "progress": progress}
         if snapshot is not None and snapshot.files:  # what a running job has written can be looked at

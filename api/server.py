@@ -20,6 +20,7 @@ from api.docs_page import POLICY, docs_page
 from api.error_answers import translate_errors
 from api.job_context import JobApi
 from api.jobs import job_routes
+from api.line import line_routes
 from api.metrics import CONTENT_TYPE, Metrics
 from api.queue_jobs import QueueJobs
 from api.queue_service import queue_routes
@@ -48,7 +49,9 @@ def make_server_app(parts: ServerParts) -> ASGIApp:
     """Raises what `Access` raises for its settings."""
     app = FastAPI(title="Stillmotion", version=parts.version, description=_ABOUT, docs_url=None, redoc_url=None, openapi_url=None)
     translate_errors(app)
-    app.include_router(job_routes(job_api(parts.service)))
+    api = job_api(parts.service)
+    app.include_router(line_routes(api))
+    app.include_router(job_routes(api))
     app.include_router(queue_routes(parts.service.queues, parts.queue_jobs.submit, parts.queue_jobs.withdraw))
     for router in parts.routers:
         app.include_router(router)
