@@ -68,12 +68,12 @@ class JobApi:
         prospects = self._forecasts.of(open_ones) if open_ones else {}
         return [self._document(job, root, prospects) | {"deliveries": []} for job in jobs]
 
-    def seconds_until_done(self, owner: str | None) -> float | None:
-        """Until nothing of this owner runs or waits any more, or nothing at all; None if nobody can tell."""
+    def in_line(self, owner: str | None) -> dict[str, Prospect]:
+        """What runs and waits of this owner, or of all, in the order in which it will be done."""
         open_ones = self.store.open_ids(owner)
         prospects = self._forecasts.of(open_ones)
-        found = [prospects[job_id].remaining_seconds for job_id in open_ones if job_id in prospects]
-        return None if None in found else max(found, default=0.0)
+        found = {job_id: prospects[job_id] for job_id in open_ones if job_id in prospects}  # or it has ended meanwhile
+        return dict(sorted(found.items(), key=lambda one: one[1].place or 0))
 
     @cached_property
     def _forecasts(self) -> Forecasts:

@@ -151,6 +151,7 @@ class LineAnswer(BaseModel):
     queued: int = Field(description="Of the jobs that you may see.")
     running: int
     remaining_seconds: float | None = Field(description="Until all of these are done; null if nobody can tell.")
+    jobs: list[JobModel] = Field(description="The first of them, in the order in which they will be done.")
 
 
 class JobIds(BaseModel):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from api.error_answers import NotFound, documented
@@ -14,7 +14,6 @@ from api.job_models import BatchAnswer, BatchRequest, JobIds, LineAnswer
 from api.jobs import JobId
 from api.refusals import Refusal
 from api.users import User
-from jobs.job import JobStatus
 
 _JPEG = {200: {"content": {"image/jpeg": {}}, "description": "A small picture."}}
 _LINE, _JOBS = ["line"], ["jobs"]
@@ -47,26 +46,28 @@ class _Line:
     def __init__(self, api: JobApi) -> None:
         self.api, self.store = api, api.store
 
-    def get_line(self, user: Asking) -> Any:
-        """Whether it is paused, how many jobs wait and run, and how long until all of them are done."""
-        owner = self.api.owner(user)
-        counts = self.store.counts(owner)
+    def get_line(self, user: Asking, root: Root, limit: Annotated[int, Query(ge=0, le=200)] = 50) -> Any:
+        """Whether it is paused, what runs and waits, and how long until all of it is done."""
+        found = self.api.in_line(self.api.owner(user))
+        remaining = [one.remaining_seconds for one in found.values()]
+        running = sum(one.place is None for one in found.values())
         return {
-            "is_paused": self.store.is_paused, "may_pause": user.is_admin, "queued": counts[JobStatus.QUEUED],
-            "running": counts[JobStatus.RUNNING], "remaining_seconds": self.api.seconds_until_done(owner),
+            "is_paused": self.store.is_paused, "may_pause": user.is_admin, "queued": len(found) - running, "running": running,
+            "remaining_seconds": None if None in remaining else max(remaining, default=0.0),
+            "jobs": self.api.documents(self.store.get_many(list(found)[:limit]), root),
         }  # fmt: skip
 
-    def pause_line(self, user: Asking) -> Any:
+    def pause_line(self, user: Asking, root: Root) -> Any:
         """What runs goes on; nothing else begins, not even after a restart. On a server with users this is for admins."""
         _check_admin(user)
         self.store.pause()
-        return self.get_line(user)
+        return self.get_line(user, root)
 
-    def resume_line(self, user: Asking) -> Any:
+    def resume_line(self, user: Asking, root: Root) -> Any:
         """Go on."""
         _check_admin(user)
         self.store.resume()
-        return self.get_line(user)
+        return self.get_line(user, root)
 
     def cancel_waiting(self, user: Asking) -> Any:
         """All of your own jobs that wait are canceled; what runs goes on. The answer names them, for `POST /api/line/retry`."""

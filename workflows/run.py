@@ -26,6 +26,7 @@ from pipelines.metadata import to_texts
 from pipelines.model_files import file_key
 from pipelines.parameters import AUTOMATIC, MachineSettings
 from pipelines.pieces import Relief
+from pipelines.preview import Colours, Window
 from pipelines.progress import IsCanceled, Progress, Report, never
 from pipelines.shelf import Shelf
 from pipelines.values import Saved
@@ -60,7 +61,15 @@ class NodeDone:
     files: tuple[Path, ...] = ()
 
 
-Event = Progress | Cached | NodeStarted | NodeDone
+@dataclass(frozen=True)
+class Glimpse:
+    """How what a node samples looks by now, as JPEG."""
+
+    node: str
+    image: bytes
+
+
+Event = Progress | Cached | NodeStarted | NodeDone | Glimpse
 Tell = Callable[[Event], None]
 
 
@@ -132,6 +141,7 @@ class Engine:
         self.machine, self.shelf, self._sizes_shelf = machine, Shelf() if shelf is None else shelf, shelf is None
         self.cache = Cache(memory_bytes=0) if cache is None else cache
         self._examined: dict[Any, Examined] = {}
+        self.colours: dict[Any, Colours | None] = {}  # of autoencoders, for previews
 
     @cached_property
     def placement(self) -> Placement:
@@ -167,23 +177,33 @@ class Engine:
         is_canceled: IsCanceled = never,
         journal: Journal | None = None,
         keeps_metadata: bool = True,
+        shows_previews: bool = False,
     ) -> Run:
-        """Run the workflow; `extra` is kept in its files, or with `keeps_metadata` off nothing is.
+        """Run the workflow; `extra` is kept in its files, or with `keeps_metadata` off nothing is. With `shows_previews` glimpses are told.
 
         Raises InputError, CheckpointError, StorageError and UnreadableFileError before any work where it can be known;
         MemoryExhaustedError, EncodingError, Canceled. An error has the node in `node`."""
         context = JobContext(folders, workflow.graph, extra or {}, keeps_metadata=keeps_metadata)
-        return _Job(self, workflow, context, tell, is_canceled, journal or NoJournal()).run()
+        return _Job(self, workflow, context, tell, is_canceled, journal or NoJournal(), shows_previews=shows_previews).run()
 
 
 class _Job:
     def __init__(
-        self, engine: Engine, workflow: Workflow, context: JobContext, tell: Tell, is_canceled: IsCanceled, journal: Journal
+        self,
+        engine: Engine,
+        workflow: Workflow,
+        context: JobContext,
+        tell: Tell,
+        is_canceled: IsCanceled,
+        journal: Journal,
+        *,
+        shows_previews: bool = False,
     ) -> None:
         self.engine, self.workflow, self.tell, self.is_canceled = engine, workflow, tell, is_canceled
         self.journal, self.context, self.folders = journal, context, context.folders
         self.order, self.node = workflow.order(), ""
         self.clock = StageClock(lambda progress: tell(dataclasses.replace(progress, node=self.node)))
+        self.window = Window(lambda image: tell(Glimpse(self.node, image)), engine.colours) if shows_previews else None
         self.values: dict[str, tuple[Any, ...]] = {}
         self.seams: set[str] = set()
         self.result = Run()
@@ -196,7 +216,7 @@ class _Job:
         self.keys = keys_of(self.order, self.folders, placement)
         needed = self._needed()
         relief = self._relief(work, needed)
-        bench = Bench(placement, relief, engine.shelf, self.clock, self.is_canceled)
+        bench = Bench(placement, relief, engine.shelf, self.clock, self.is_canceled, self.window)
         memory.reset_peak(placement.device)
 
         # 2. Node after node.

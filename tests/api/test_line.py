@@ -66,7 +66,7 @@ def refused(house: House, **body: object) -> dict:
 
 def test_a_paused_line_begins_nothing_until_it_is_resumed(house: House) -> None:
     assert house.post("/api/line/pause").json() == {
-        "is_paused": True, "may_pause": True, "queued": 0, "running": 0, "remaining_seconds": 0.0,
+        "is_paused": True, "may_pause": True, "queued": 0, "running": 0, "remaining_seconds": 0.0, "jobs": [],
     }  # fmt: skip
     job = house.film("a boat")
     line = house.get("/api/line").json()
@@ -112,6 +112,16 @@ def test_all_that_wait_are_canceled_and_had_back_in_their_order(paused: House) -
     assert paused.job(made[0])["status"] == "canceled"
     assert paused.post("/api/line/retry", {"jobs": ids}).json() == {"jobs": ids}
     assert [paused.job(job_id)["place"] for job_id in ids] == [1, 2, 3]
+
+
+def test_the_line_lists_jobs_in_the_order_in_which_they_will_be_done(paused: House) -> None:
+    made = [paused.film(f"boat {number}")["id"] for number in range(3)]
+    paused.post(f"/api/jobs/{made[2]}/move", {"to": "front"})
+    jobs = paused.get("/api/line").json()["jobs"]
+    assert [(job["id"], job["place"]) for job in jobs] == [(made[2], 1), (made[0], 2), (made[1], 3)]
+    line = paused.get("/api/line?limit=1").json()
+    assert (line["queued"], [job["id"] for job in line["jobs"]]) == (3, [made[2]])
+    assert paused.get("/api/line?limit=0").json()["jobs"] == []
 
 
 def test_what_cannot_be_tried_again_keeps_the_others_back(paused: House) -> None:
