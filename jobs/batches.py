@@ -94,17 +94,15 @@ def prepared(rows: Iterable[Row], make: Callable[[Mapping[str, Any]], Submission
     """What `make` gives for the values of each. Raises BadRows with what it raises of the first few rows."""
     made: list[Submission] = []
     wrong: dict[str, str] = {}
-    hint = ""
     for row in rows:
         try:
             made.append(make(row.values))
         except InputError as error:
             wrong.setdefault(row.where, error.message)
-            hint = hint or error.hint
         if len(wrong) == _MOST_SAID:
             break
     if wrong:
-        raise BadRows(wrong, hint)
+        raise BadRows(wrong, "Nothing was made; mend these and send all of them again.")
     return made
 
 
