@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from api.batch import make_films
 from api.error_answers import NotFound, documented
-from api.film_jobs import make_films
 from api.job_context import Asking, JobApi, Root
 from api.job_models import BatchAnswer, BatchRequest, JobIds, LineAnswer
 from api.jobs import JobId

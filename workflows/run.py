@@ -177,14 +177,17 @@ class Engine:
         is_canceled: IsCanceled = never,
         journal: Journal | None = None,
         keeps_metadata: bool = True,
+        is_fresh: bool = False,
         shows_previews: bool = False,
     ) -> Run:
-        """Run the workflow; `extra` is kept in its files, or with `keeps_metadata` off nothing is. With `shows_previews` glimpses are told.
+        """Run the workflow; `extra` is kept in its files, or with `keeps_metadata` off nothing is. `is_fresh`: no kept result is taken.
+        `shows_previews`: glimpses are told.
 
         Raises InputError, CheckpointError, StorageError and UnreadableFileError before any work where it can be known;
         MemoryExhaustedError, EncodingError, Canceled. An error has the node in `node`."""
         context = JobContext(folders, workflow.graph, extra or {}, keeps_metadata=keeps_metadata)
-        return _Job(self, workflow, context, tell, is_canceled, journal or NoJournal(), shows_previews=shows_previews).run()
+        wishes = {"is_fresh": is_fresh, "shows_previews": shows_previews}
+        return _Job(self, workflow, context, tell, is_canceled, journal or NoJournal(), **wishes).run()
 
 
 class _Job:
@@ -197,9 +200,10 @@ class _Job:
         is_canceled: IsCanceled,
         journal: Journal,
         *,
+        is_fresh: bool = False,
         shows_previews: bool = False,
     ) -> None:
-        self.engine, self.workflow, self.tell, self.is_canceled = engine, workflow, tell, is_canceled
+        self.engine, self.workflow, self.tell, self.is_canceled, self.is_fresh = engine, workflow, tell, is_canceled, is_fresh
         self.journal, self.context, self.folders = journal, context, context.folders
         self.order, self.node = workflow.order(), ""
         self.clock = StageClock(lambda progress: tell(dataclasses.replace(progress, node=self.node)))
@@ -266,7 +270,7 @@ class _Job:
             if i in needed or i in self.values:
                 continue
             node = self.workflow.nodes[i]
-            kept = None if node.node_class.is_changing else self.engine.cache.get(self.keys[i])
+            kept = None if self.is_fresh or node.node_class.is_changing else self.engine.cache.get(self.keys[i])
             if kept is not None:
                 self.values[i] = kept
                 continue

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from api.server import job_api
 from jobs import database
 from jobs.job import Failure
 from jobs.progress import JobEvent
@@ -25,8 +24,7 @@ ROWS = "#sm-queue ol .sm-queue-row"
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     """One job runs until it is let go."""
     monkeypatch.setattr(database, "_SYNCHRONOUS", "OFF")
-    services: list = []
-    with living(tmp_path / "data", add_page=lambda app: add_page(app, job_api(services[0])), on_service=services.append) as house:
+    with living(tmp_path / "data", page=add_page) as house:
         house.running = house.film("wait: a boat on the sea")["id"]
         house.gpu.began.wait(10)
         yield house
