@@ -12,16 +12,11 @@ from api.error_answers import NotFound, documented
 from api.job_context import Asking, JobApi, Root
 from api.job_models import BatchAnswer, BatchRequest, JobIds, LineAnswer
 from api.jobs import JobId
-from api.refusals import Refusal
+from api.refusals import AdminsOnly
 from api.users import User
 
 _JPEG = {200: {"content": {"image/jpeg": {}}, "description": "A small picture."}}
 _LINE, _JOBS = ["line"], ["jobs"]
-
-
-class AdminsOnly(Refusal):
-    status = 403
-    code = "forbidden"
 
 
 def line_routes(api: JobApi) -> APIRouter:

@@ -25,7 +25,7 @@ Colours = np.ndarray  # (5, 3): what each number of a latent adds to red, green 
 
 EVERY_SECONDS = 0.5
 MOST_OF_THE_TIME = 0.02
-_SAMPLES, _SIDE, _SPREAD = 48, 4, 0.8
+_SAMPLES, _SIDE, _SPREAD = 32, 4, 0.8
 _LONGEST, _QUALITY = 256, 80
 
 

@@ -77,8 +77,8 @@ export function mount(element, page) {
     drawHead();
     rows.draw(line.jobs, line.queued);
     const hidden = line.queued + line.running - line.jobs.length;
-    more.hidden = hidden <= 0;
-    more.textContent = hidden > 0 ? say("queue.hidden", { count: hidden }) : "";
+    const text = hidden > 0 ? say("queue.hidden", { count: hidden }) : "";
+    if (more.textContent !== text) more.textContent = text;
   }
 
   function drawHead() {

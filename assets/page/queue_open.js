@@ -32,6 +32,7 @@ export function openRows(list, page, act) {
   function rowOf(first) {
     let job = first;
     let drawn = "";
+    let furthest = 0; // it never goes back, until it is begun anew
     const picture = thumbnail(page);
     const title = el("button", { class: "sm-queue-title", type: "button", "data-act": "open", on: { click: () => page.openJob(job.id) } });
     const state = el("p", { class: "sm-soft sm-queue-state" });
@@ -46,7 +47,7 @@ export function openRows(list, page, act) {
       picture.show(job);
       const now = stateOf(job);
       const isRunning = job.status === "running";
-      const share = shareOf(job);
+      const share = (furthest = isRunning ? Math.max(furthest, shareOf(job)) : 0);
       const signature = JSON.stringify([job.title, job.status, now, share, job.is_cancel_requested, job.place, hasOwners, page.language(), canMove(job, -1), canMove(job, 1)]);
       if (signature === drawn) return;
       drawn = signature;
@@ -85,9 +86,13 @@ export function openRows(list, page, act) {
     return [stage, left].filter(Boolean).join(" · ");
   }
 
+  // Of the time, if that is known; else of the three stages.
   function shareOf(job) {
-    const gone = job.progress?.seconds ?? 0;
-    return job.status !== "running" || job.remaining_seconds === null ? 0 : Math.min(0.99, gone / (gone + job.remaining_seconds || 1));
+    const now = job.progress;
+    if (job.status !== "running" || !now) return 0;
+    if (job.remaining_seconds !== null) return Math.min(0.99, now.seconds / (now.seconds + job.remaining_seconds || 1));
+    const stage = ["still", "motion"].indexOf(now.stage);
+    return now.stage === "loading" || !now.total ? 0 : Math.min(0.99, ((stage < 0 ? 2 : stage) + now.step / now.total) / 3);
   }
 
   // Among those of one owner that wait: only these change places with each other.
@@ -99,7 +104,7 @@ export function openRows(list, page, act) {
     const line = peers(job);
     const index = line.findIndex((one) => one.id === job.id);
     const before = by < 0 ? line[index - 1] : line[index + 2];
-    return move(job, before ? { before: before.id } : { to: index + by });
+    return move(job, before ? { before: before.id } : { to: index + by + 1 });
   }
 
   function move(job, body) {
@@ -141,7 +146,7 @@ export function openRows(list, page, act) {
     const index = line.findIndex((one) => one.id === job.id) + (isAbove(event, element) ? 0 : 1);
     mark(element);
     dragged = null;
-    move(moved, line[index] ? { before: line[index].id } : { to: index });
+    move(moved, line[index] ? { before: line[index].id } : { to: index + 1 });
   }
 
   function end(element) {

@@ -78,7 +78,7 @@ def test_a_paused_line_begins_nothing_until_it_is_resumed(house: House) -> None:
 
 def test_only_admins_pause_what_is_everybodys(shared: House) -> None:
     answer = shared.post("/api/line/pause", token=shared.bo)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "admins_only")
     assert shared.post("/api/line/resume", token=shared.bo).status_code == 403
     assert not shared.get("/api/line", token=shared.bo).json()["may_pause"]
     assert shared.post("/api/line/pause", token=shared.ada).json()["is_paused"]

@@ -30,11 +30,17 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
         yield house
 
 
-def opened(visit: Visit, served: House, **context: object) -> tuple[Page, Locator]:
-    page = visit(f"{served.url}/#queue", **context)
+def opened(visit: Visit, **context: object) -> tuple[Page, Locator]:
+    page = queue(visit, **context)
     rows = page.locator(ROWS)
     expect(rows).not_to_have_count(0)
     return page, rows
+
+
+def queue(visit: Visit, **context: object) -> Page:
+    page = visit(**context)
+    page.click("[data-view=queue]")
+    return page
 
 
 def ids(rows: Locator) -> list[str]:
@@ -49,7 +55,7 @@ def becomes(page: Page, wanted: list[str]) -> None:
 
 def test_what_runs_is_shown_as_it_is_now(visit: Visit, served: House) -> None:
     waits = served.film("a car")["id"]
-    page, rows = opened(visit, served)
+    page, rows = opened(visit)
     assert ids(rows) == [served.running, waits]
     board, image = served.service.board, picture(np.zeros((4, 8, 8)), np.full((5, 3), 0.5))
     board.publish(JobEvent(served.running, "progress", {"node_id": "3", "stage": "motion", "step": 7, "total": 20}))
@@ -67,7 +73,7 @@ def test_what_runs_is_shown_as_it_is_now(visit: Visit, served: House) -> None:
 
 def test_what_does_not_change_is_left_alone(visit: Visit, served: House) -> None:
     served.film("a car")
-    page, rows = opened(visit, served)
+    page, rows = opened(visit)
     rows.last.locator("[data-act=cancel]").focus()
     page.evaluate("""() => {
       window.touched = [];
@@ -82,7 +88,7 @@ def test_what_does_not_change_is_left_alone(visit: Visit, served: House) -> None
 
 def test_waiting_jobs_are_moved_by_buttons_by_keys_and_by_dragging(visit: Visit, served: House) -> None:
     a, b, c = (served.film(title)["id"] for title in "abc")
-    page, rows = opened(visit, served)
+    page, rows = opened(visit)
     rows.nth(3).locator("[data-act=up]").press("Enter")
     becomes(page, [served.running, a, c, b])
     assert page.evaluate("document.activeElement.dataset.act") == "up"
@@ -101,7 +107,7 @@ def test_waiting_jobs_are_moved_by_buttons_by_keys_and_by_dragging(visit: Visit,
 def test_a_job_is_canceled_and_had_back_and_all_that_wait_too(visit: Visit, served: House) -> None:
     for title in "abc":
         served.film(title)
-    page, rows = opened(visit, served)
+    page, rows = opened(visit)
     before = ids(rows)
     rows.nth(3).locator("[data-act=cancel]").click()
     expect(rows).to_have_count(3)
@@ -116,7 +122,7 @@ def test_a_job_is_canceled_and_had_back_and_all_that_wait_too(visit: Visit, serv
 
 
 def test_the_queue_is_paused_and_goes_on(visit: Visit, served: House) -> None:
-    page, rows = opened(visit, served)
+    page, rows = opened(visit)
     page.click("[data-act=pause]")
     expect(page.locator(".sm-queue-paused")).to_contain_text("nothing else begins")
     served.gpu.go.set()
@@ -130,7 +136,7 @@ def test_the_queue_is_paused_and_goes_on(visit: Visit, served: House) -> None:
 def test_what_failed_says_why_and_can_be_tried_again(visit: Visit, served: House) -> None:
     served.gpu.go.set()
     failed = served.film("fail: a boat", wait=10)["id"]
-    page = visit(f"{served.url}/#queue")
+    page = queue(visit)
     row = page.locator(f"#sm-queue [data-job='{failed}']")
     expect(row).to_contain_text("The boat sank. Take another boat.")
     served.service.store.pause()
@@ -147,13 +153,13 @@ def test_what_had_too_little_memory_is_made_smaller(visit: Visit, served: House)
     with store._changing() as (connection, _):
         connection.execute("UPDATE jobs SET status = 'running', started = 1 WHERE id = ?", (job,))
     store.fail(job, Failure("out_of_memory", "Memory ran out.", "Use a smaller size."))
-    page = visit(f"{served.url}/#queue")
+    page = queue(visit)
     row = page.locator(f"#sm-queue [data-job='{job}']")
     expect(row.locator("[data-act=smaller]")).to_be_visible()
 
 
 def test_many_prompts_become_a_batch_with_the_forms_settings(visit: Visit, served: House) -> None:
-    page, rows = opened(visit, served, values={"prompt": "not this", "frames": 5})
+    page, rows = opened(visit, values={"prompt": "not this", "frames": 5})
     page.click(".sm-many summary")
     page.fill("#sm-many-text", "one\n\ntwo\n")
     make = page.locator(".sm-many .sm-primary")
@@ -172,7 +178,7 @@ def test_many_prompts_become_a_batch_with_the_forms_settings(visit: Visit, serve
 
 
 def test_a_table_is_counted_and_its_wrong_rows_are_named(visit: Visit, served: House) -> None:
-    page, rows = opened(visit, served)
+    page, rows = opened(visit)
     page.click(".sm-many summary")
     file = page.locator(".sm-many input[type=file]")
     file.set_input_files({"name": "films.csv", "mimeType": "text/csv", "buffer": b'prompt,frames\n"a\nb",3\nc,5\n\n'})
@@ -186,7 +192,7 @@ def test_a_table_is_counted_and_its_wrong_rows_are_named(visit: Visit, served: H
 
 def test_a_phone_needs_no_dragging(visit: Visit, served: House) -> None:
     a, b = (served.film(title)["id"] for title in "ab")
-    page, rows = opened(visit, served, viewport=PHONE, is_mobile=True, has_touch=True)
+    page, rows = opened(visit, viewport=PHONE, is_mobile=True, has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     expect(rows.nth(1).locator(".sm-queue-grip")).to_be_hidden()
     button = rows.nth(2).locator("[data-act=up]")
@@ -197,7 +203,7 @@ def test_a_phone_needs_no_dragging(visit: Visit, served: House) -> None:
 
 def test_the_queue_speaks_chinese_at_once(visit: Visit, served: House) -> None:
     served.film("a car")
-    page, rows = opened(visit, served)
+    page, rows = opened(visit)
     page.click("button:has-text('中文')")
     expect(rows.last).to_contain_text("即将开始")
     expect(page.locator(".sm-many summary")).to_have_text("批量提示词")
