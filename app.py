@@ -24,7 +24,10 @@ from server_options import ServeCommand, WorkCommand
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fastapi import APIRouter
+
     from api.access_settings import AccessSettings, Credentials
+    from api.job_context import JobApi
     from jobs.service import Service
     from pipelines.progress import Progress
     from workflows.declare import Catalog
@@ -201,9 +204,13 @@ def serve(command: ServeCommand) -> int:
         closing(Downloads(command.store.data_dir / "models", command.hub)) as downloads,
     ):
         access = access_settings(command, credentials)
-        comfy = comfy_routes(comfy_context(service, settings.VERSION))
-        add_page = partial(page.add_page, api=job_api(service))
-        app = make_server_app(ServerParts(service, queue_jobs, Metrics(service), access, settings.VERSION, downloads, [comfy], add_page))
+        jobs = job_api(service)
+        protocols = [comfy_routes(comfy_context(service, settings.VERSION)), *(mcp(jobs) if command.has_mcp else ())]
+        parts = ServerParts(
+            service, queue_jobs, Metrics(service), access, settings.VERSION, downloads, protocols, partial(page.add_page, api=jobs),
+            command.notices,
+        )  # fmt: skip
+        app = make_server_app(parts)
 
         # 2. Answer first, then work.
         def begin() -> None:
@@ -217,11 +224,22 @@ def serve(command: ServeCommand) -> int:
     return 1 if service.failure else 0
 
 
+def mcp(jobs: JobApi) -> list[APIRouter]:
+    """Raises InputError where its library is not installed."""
+    try:
+        from api.mcp_tools import mcp_routes
+    except ModuleNotFoundError as error:
+        if error.name != "mcp":
+            raise
+        raise InputError("MCP needs a library that is not here.", "Install it: pip install -r requirements-mcp.txt.") from error
+    return [mcp_routes(jobs, settings.VERSION)]
+
+
 def access_settings(command: ServeCommand, credentials: Credentials) -> AccessSettings:
     from api.access_settings import AccessSettings
     from api.server import BODY_LIMITS
 
-    same = ("no_auth", "allowed_hosts", "allowed_origins", "trusted_proxies", "root_path")
+    same = ("no_auth", "allowed_hosts", "allowed_origins", "trusted_proxies", "root_path", "may_be_framed")
     return AccessSettings(
         command.host, credentials.token, credentials.users_path, key_path=command.store.data_dir / "session.key", body_limits=BODY_LIMITS,
         **{name: getattr(command, name) for name in same},
