@@ -70,11 +70,11 @@ export function manyPrompts(place, page, act) {
     return table ? Math.max(0, records(table.text) - 1) : typed.split(/\r\n|\r|\n/).filter((one) => one.trim()).length;
   }
 
-  // Those of the form, if it makes films from a prompt: whoever has set it up there need not do it again.
+  // Those of the form, if it is a template's and has a prompt: whoever has set it up there need not do it again.
   function sharedValues() {
     try {
       const { template, values } = JSON.parse(sessionStorage.getItem(DRAFT));
-      if (!("prompt" in values)) return { template: "text_to_film", values: {} };
+      if (!template || !("prompt" in values)) return { template: "text_to_film", values: {} };
       const given = Object.entries(values).filter(([name, value]) => name !== "prompt" && value !== null && value !== "");
       return { template, values: Object.fromEntries(given) };
     } catch {

@@ -17,6 +17,7 @@ from tests.api.house import House, living
 from tests.ui.conftest import PHONE, Visit
 from ui.page import add_page
 
+pytestmark = pytest.mark.demo
 ROWS = "#sm-queue ol .sm-queue-row"
 
 
@@ -163,9 +164,9 @@ def test_many_prompts_become_a_batch_with_the_forms_settings(visit: Visit, serve
     page.click(".sm-many summary")
     page.fill("#sm-many-text", "one\n\ntwo\n")
     make = page.locator(".sm-many .sm-primary")
-    expect(make).to_have_text("Make 2 films")
+    expect(make).to_have_text("Make films (2)")
     page.fill("#sm-many-each", "2")
-    expect(make).to_have_text("Make 4 films")
+    expect(make).to_have_text("Make films (4)")
     make.click()
     expect(rows).to_have_count(5)
     expect(page.locator("#sm-many-text")).to_have_value("")
