@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from api import users
-from errors import InputError, JobStateError, StillmotionError, UnknownJobError, UnreadableFileError
+from api import films, users
+from errors import InputError, JobStateError, UnknownJobError, UnreadableFileError
 from job_options import JobsCommand, SubmitCommand, UsageCommand, UserCommand
+from jobs import batches
 from jobs.documents import day_start, job_document
 from jobs.job import Job, JobStatus, Submission
 from jobs.keeping import keep_within
@@ -62,7 +62,7 @@ def submit(command: SubmitCommand) -> str:
     """All of them or none, as one batch. Raises InputError, WorkflowError, QueueFullError, StorageError, UnreadableFileError."""
     make_folders(command.store.data_dir)
     with closing(open_store(command.store)) as store:
-        submissions = [_prepared(command, graph, where) for where, graph in _graphs(command)]
+        submissions = _of_file(command) if command.file is not None else _of_template(command)
         made = store.submit_many(submissions)
         return _shown(made, command.is_json)
 
@@ -203,65 +203,43 @@ def _changes(store: JobStore, command: JobsCommand) -> Callable[[str], Job]:
     }[command.action]
 
 
-def _graphs(command: SubmitCommand) -> Iterator[tuple[str, Any]]:
-    """(where it is from, workflow) of every job."""
-    if command.file is not None:
-        workflow = read_json(_read(command.file), "The workflow" if str(command.file) == "-" else str(command.file))
-        for number in range(command.seeds):
-            yield str(command.file), with_new_seeds(_bare(workflow)) if number else workflow
-        return
+def _of_file(command: SubmitCommand) -> list[Submission]:
+    workflow = read_json(_read(command.file), "The workflow" if str(command.file) == "-" else str(command.file))
+    return [_prepared(command, with_new_seeds(_bare(workflow)) if number else workflow) for number in range(command.seeds)]
+
+
+def _of_template(command: SubmitCommand) -> list[Submission]:
     template = find_template(command.template, command.store.data_dir)
-    for where, values in _rows(command):
-        for number in range(command.seeds):
-            own = {name: value for name, value in values.items() if not (number and template.fields()[name].seed)} if number else values
-            yield where, _named(where, lambda own=own: fill(template, own))
+
+    def make(values: Mapping[str, str]) -> Submission:
+        try:
+            return _prepared(command, fill(template, values))
+        except WorkflowError as error:
+            raise films.in_fields(error, template, values) from error
+
+    if command.prompt is not None:
+        alone = batches.Row("", {**command.values, "prompt": command.prompt})
+        return [make(row.values) for row in batches.repeated([alone], command.seeds, template)]
+    text, source = batches.decoded(_read(command.prompts), str(command.prompts)), str(command.prompts)
+    rows = batches.of_table(text, template.fields(), command.values, most=_MOST_ROWS, source=source)
+    return batches.prepared(batches.repeated(rows, command.seeds, template), make)
 
 
 def _bare(workflow: Any) -> Any:
     return workflow["prompt"] if isinstance(workflow, dict) and isinstance(workflow.get("prompt"), dict) else workflow
 
 
-def _rows(command: SubmitCommand) -> Iterator[tuple[str, dict[str, str]]]:
-    """(where it is from, the fields that are given)."""
-    if command.prompt is not None:
-        yield "--prompt", {**command.values, "prompt": command.prompt}
-        return
-    lines = _read(command.prompts).decode("utf-8-sig", "replace").splitlines(keepends=True)
-    table = csv.DictReader(lines, strict=True)
-    try:
-        if "prompt" not in (table.fieldnames or ()):
-            raise InputError(f"{command.prompts} has no column `prompt`.", "Name the columns in its first line.")
-        for number, row in enumerate(table, start=1):
-            if number > _MOST_ROWS:
-                raise InputError(f"{command.prompts} has more than {_MOST_ROWS} rows.", "Cut it into several.")
-            if None in row or None in row.values():
-                raise InputError(f"{command.prompts}, line {table.line_num}: there are more or fewer columns than names.")
-            yield f"{command.prompts}, line {table.line_num}", {**command.values, **{name: text for name, text in row.items() if text}}
-    except csv.Error as error:
-        raise InputError(f"{command.prompts}, line {table.line_num}: {error}.", "Save it as CSV, in UTF-8.") from error
-
-
-def _prepared(command: SubmitCommand, graph: Any, where: str) -> Submission:
+def _prepared(command: SubmitCommand, graph: Any) -> Submission:
     more = dict(command.more)
     owner, webhook = more.pop("owner"), more.pop("webhook")
     if webhook:
         check_url(webhook, allows_private=command.allows_private_webhooks)
     extra = {"webhook": webhook} if webhook else {}
     folders, most = Folders(command.store.data_dir, owner), command.store.max_pixel_steps
-    submission, workflow = _named(where, lambda: prepare(graph, catalog(), folders, extra=extra, max_pixel_steps=most, **more))
+    submission, workflow = prepare(graph, catalog(), folders, extra=extra, max_pixel_steps=most, **more)
     if workflow.node_errors:
-        raise WorkflowError("prompt_outputs_failed_validation", f"{where}: some outputs cannot be made", node_errors=workflow.node_errors)
+        raise WorkflowError("prompt_outputs_failed_validation", "Some outputs cannot be made", node_errors=workflow.node_errors)
     return submission
-
-
-def _named(where: str, make: Callable[[], Any]) -> Any:
-    """An error says which row it is about."""
-    try:
-        return make()
-    except StillmotionError as error:
-        if where.startswith("--"):
-            raise
-        raise InputError(f"{where}: {error.message}", error.hint) from error
 
 
 def _read(path: Path) -> bytes:

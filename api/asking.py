@@ -48,7 +48,7 @@ def wish(api: JobApi, body: FilmRequest, user: User) -> Wish:
     return Wish(opened.template, fill(opened.template, {**opened.values, **given}), given)
 
 
-def checked(api: JobApi, asked: Wish, body: FilmRequest, user: User) -> tuple[Submission, Workflow]:
+def checked(api: JobApi, asked: Wish, body: SubmitModel, user: User) -> tuple[Submission, Workflow]:
     """What is wrong with nodes is said of the fields that set them. Raises InputError, WorkflowError."""
     named = {"template": asked.template.id} if asked.template.id else {}
     try:

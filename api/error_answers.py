@@ -42,6 +42,7 @@ class ErrorBody(BaseModel):
     hint: str = Field(description="What to do.", examples=["Use 1."])
     id: str = Field(description="Stands in the log of the server too.", examples=["5f1c2a44"])
     fields: dict[str, str] | None = Field(None, description="Of a film: what is wrong with which field.")
+    rows: dict[str, str] | None = Field(None, description="Of several films: what is wrong with which line.")
 
 
 class ErrorAnswer(BaseModel):
@@ -61,7 +62,7 @@ def answer(error: StillmotionError, headers: Mapping[str, str] | None = None) ->
     status, error_id = STATUS.get(error.code, 400), secrets.token_hex(4)
     log.log(logging.ERROR if status >= 500 else logging.INFO, "error %s is %s: %s", error_id, error.code, error)
     said = {"code": error.code, "message": error.message, "hint": error.hint, "id": error_id}
-    said |= {"fields": error.fields} if getattr(error, "fields", None) else {}
+    said |= {name: getattr(error, name) for name in ("fields", "rows") if getattr(error, name, None)}
     document = {"error": said} | ({"node_errors": error.node_errors} if getattr(error, "node_errors", None) else {})
     retry = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else {}
     text = json.dumps(document)  # in ASCII, since what was wrong may be no valid Unicode

@@ -68,6 +68,13 @@ class JobApi:
         prospects = self._forecasts.of(open_ones) if open_ones else {}
         return [self._document(job, root, prospects) | {"deliveries": []} for job in jobs]
 
+    def in_line(self, owner: str | None) -> dict[str, Prospect]:
+        """What runs and waits of this owner, or of all, in the order in which it will be done."""
+        open_ones = self.store.open_ids(owner)
+        prospects = self._forecasts.of(open_ones)
+        found = {job_id: prospects[job_id] for job_id in open_ones if job_id in prospects}  # or it has ended meanwhile
+        return dict(sorted(found.items(), key=lambda one: one[1].place or 0))
+
     @cached_property
     def _forecasts(self) -> Forecasts:
         return Forecasts(self.store)
@@ -75,7 +82,7 @@ class JobApi:
     def _document(self, job: Job, root: str, prospects: Mapping[str, Prospect]) -> dict[str, Any]:
         prospect = _NOTHING_KNOWN if job.status.is_ended else prospects.get(job.id, _NOTHING_KNOWN)
         snapshot = self.board.newest(job.id) if job.status == JobStatus.RUNNING else None
-        progress = progress_document(snapshot)
+        progress = progress_document(snapshot, root)
         place = prospect.place if job.status == JobStatus.QUEUED else None
         now = {"place": place, "remaining_seconds": prospect.remaining_seconds, "progress": progress}
         if snapshot is not None and snapshot.files:  # what a running job has written can be looked at

@@ -30,6 +30,7 @@ class ProgressModel(BaseModel):
     step: int
     total: int
     seconds: float = Field(description="How long the job had run when this was told.")
+    preview: str | None = Field(description="Where a small picture of it as it is now can be had; null if there is none.")
 
 
 class JobErrorModel(BaseModel):
@@ -57,7 +58,7 @@ class JobModel(BaseModel):
                 "queued_seconds": 2.1, "run_seconds": 0.0, "attempts": 1, "is_favourite": False, "is_cancel_requested": False,
                 "warnings": [], "outputs": [], "cached": [], "stage_seconds": {}, "device": "", "peak_bytes": 0, "error": None,
                 "place": None, "remaining_seconds": 21.5, "webhook": None, "deliveries": [],
-                "progress": {"stage": "motion", "node": "13", "step": 4, "total": 20, "seconds": 9.3},
+                "progress": {"stage": "motion", "node": "13", "step": 4, "total": 20, "seconds": 9.3, "preview": None},
             }
         }
     )  # fmt: skip
@@ -158,6 +159,42 @@ class EstimateModel(BaseModel):
     memory_bytes: int | None = Field(description="The most that was used at once for the same work.")
     warnings: list[str] = Field(description="Advice: what is allowed and yet seldom meant.")
     queue_seconds: float | None = Field(description="At most so long it waits.")
+
+
+class BatchRequest(SubmitModel):
+    """Many films at once, one a line or one a row. All of them are made, or if one is wrong none."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {"csv": "prompt,seed\na red boat sails on the sea,7\na blue car in the city,\n", "values": {"frames": 14}}
+        },
+    )
+    template: str = Field("text_to_film", max_length=200)
+    draft: bool = Field(False, description="Small and quick, to see what they would be.")
+    values: dict[str, Any] = Field(default_factory=dict, description="Fields of the template that all of them have.")
+    lines: str | None = Field(None, max_length=4_000_000, description="A prompt a line.")
+    csv: str | None = Field(None, max_length=4_000_000, description="A table whose first line names fields. An empty cell is left open.")
+    seeds: int = Field(1, ge=1, le=1000, description="So many of each, with different seeds.")
+
+
+class BatchAnswer(BaseModel):
+    batch: str = Field(description="For `GET /api/jobs?batch=`.")
+    jobs: list[JobModel] = Field(description="In the order of the lines or rows.")
+
+
+class LineAnswer(BaseModel):
+    is_paused: bool = Field(description="What runs goes on; nothing else begins.")
+    may_pause: bool = Field(description="Whether you may pause it and let it go on.")
+    queued: int = Field(description="Of the jobs that you may see.")
+    running: int
+    remaining_seconds: float | None = Field(description="Until all of these are done; null if nobody can tell.")
+    jobs: list[JobModel] = Field(description="The first of them, in the order in which they will be done.")
+
+
+class JobIds(BaseModel):
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"jobs": [_JOB_ID]}})
+    jobs: list[Annotated[str, Field(max_length=200)]] = Field(max_length=10_000, description="Ids.")
 
 
 class DuplicateRequest(BaseModel):

@@ -13,7 +13,7 @@ from api.downloads import Downloads
 from api.error_answers import NotFound, documented
 from api.job_context import Asking
 from api.model_answers import DownloadAnswer, DownloadList, DownloadRequest, ModelsAnswer
-from api.refusals import Refusal
+from api.refusals import AdminsOnly
 from api.users import User
 from errors import InputError, UnknownNameError
 from pipelines.fetch import Wanted
@@ -22,11 +22,6 @@ from workflows.model_list import ModelList
 
 _ONE = "/api/models/downloads/{download_id}"
 DownloadId = Annotated[str, Path(max_length=64, examples=["0f3c5a7b9d1e2f40"])]
-
-
-class AdminsOnly(Refusal):
-    status = 403
-    code = "admins_only"
 
 
 def model_routes(models: ModelList, downloads: Downloads) -> APIRouter:

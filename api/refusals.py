@@ -5,6 +5,7 @@
     ├── Unauthorized         401  unauthorized        nobody has shown who he is
     ├── ForbiddenHost        403  forbidden_host      this server does not answer to that name
     ├── ForbiddenOrigin      403  forbidden_origin    a page of another site is asking
+    ├── AdminsOnly           403  admins_only         a user asks for what concerns everybody
     ├── BodyTooLarge         413  body_too_large
     ├── TooManyAttempts      429  too_many_attempts   passwords are being guessed
     ├── HeadersTooLarge      431  headers_too_large
@@ -64,6 +65,11 @@ class ForbiddenHost(Refusal):
 class ForbiddenOrigin(Refusal):
     status = 403
     code = "forbidden_origin"
+
+
+class AdminsOnly(Refusal):
+    status = 403
+    code = "admins_only"
 
 
 class BodyTooLarge(Refusal):

@@ -22,6 +22,7 @@ from api.error_answers import translate_errors
 from api.job_context import JobApi
 from api.jobs import job_routes
 from api.library import library_routes
+from api.line import line_routes
 from api.metrics import CONTENT_TYPE, Metrics
 from api.models import model_routes
 from api.opening import opening_routes
@@ -58,7 +59,7 @@ def make_server_app(parts: ServerParts) -> ASGIApp:
     app = FastAPI(title="Stillmotion", version=parts.version, description=_ABOUT, docs_url=None, redoc_url=None, openapi_url=None)
     translate_errors(app)
     jobs = job_api(parts.service)
-    for routes in (opening_routes, library_routes, job_routes):  # in this order: ids of jobs may have slashes
+    for routes in (opening_routes, library_routes, line_routes, job_routes):  # in this order: ids of jobs may have slashes
         app.include_router(routes(jobs))
     app.include_router(model_routes(ModelList(parts.service.settings.data_dir), parts.downloads))
     app.include_router(queue_routes(parts.service.queues, parts.queue_jobs.submit, parts.queue_jobs.withdraw))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from errors import InputError
 from jobs.job import Job, Output
@@ -38,12 +38,14 @@ def error_document(job: Job) -> dict[str, Any] | None:
     return {"code": error.code, "message": error.message, "hint": error.hint, "node": error.node, "id": number}
 
 
-def progress_document(snapshot: Snapshot | None) -> dict[str, Any] | None:
-    """How far a running job is; None if it does not run."""
+def progress_document(snapshot: Snapshot | None, root: str = "") -> dict[str, Any] | None:
+    """How far a running job is; None if it does not run. `preview` is another address for each picture."""
     if snapshot is None or snapshot.status != "running":
         return None
     names = ("stage", "node", "step", "total")
-    return {name: getattr(snapshot, name) for name in names} | {"seconds": round(snapshot.seconds, 3)}
+    address = f"{root}/api/jobs/{quote(snapshot.job_id, safe='')}/preview.jpg?number={snapshot.previews}"
+    seen = {"preview": address if snapshot.preview else None}
+    return {name: getattr(snapshot, name) for name in names} | {"seconds": round(snapshot.seconds, 3)} | seen
 
 
 def utc(seconds: float | None) -> str | None:

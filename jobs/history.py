@@ -97,6 +97,11 @@ class History(JobTable):
         found = dict(map(tuple, self.database.read(sql, {"owner": owner})))
         return {status: found.get(status, 0) for status in JobStatus}
 
+    def open_ids(self, owner: str | None = None) -> list[str]:
+        """Of the jobs that run or wait."""
+        sql = "SELECT id FROM jobs WHERE status IN ('running', 'queued') AND (:owner IS NULL OR owner = :owner)"
+        return [row["id"] for row in self.database.read(sql, {"owner": owner})]
+
     def owners_of(self, filename: str, subfolder: str = "", type: str = "output") -> set[str]:
         """Of every job that made this file or got it from the cache."""
         sql = "SELECT DISTINCT owner FROM files JOIN jobs ON seq = job WHERE filename = ? AND subfolder = ? AND type = ?"

@@ -76,19 +76,16 @@ class Line(JobTable):
 
         Raises UnknownJobError, JobStateError, and what `submit` raises.
         """
+        return self.retry_many([job_id])[0]
+
+    def retry_many(self, job_ids: Sequence[str]) -> list[Job]:
+        """All of them or none, in this order. Raises as `retry`."""
         self._check_disk()
         with self._changing() as (connection, events):
-            job = self._job(connection, job_id)
-            check_status(job, (JobStatus.FAILED, JobStatus.CANCELED), "tried again")
-            self._check_room(connection, 1)
-            fresh = {"status": JobStatus.QUEUED, "queued": self.clock(), "number": self._last_number(connection, job.owner)}
-            cleared = {"attempts": 0, "is_cancel_requested": 0, "queued_seconds": 0, "run_seconds": 0, "error": None, "log": ""}
-            times = {"started": None, "ended": None, "outputs": "{}", "warnings": "[]", "stage_seconds": "{}", "cached": "[]"}
-            job = self._update(connection, job_id, job.status, fresh | cleared | times)
-            connection.execute("DELETE FROM files WHERE job = (SELECT seq FROM jobs WHERE id = ?)", (job_id,))
-            job = replace(job, files=())
-            events.append(JobEvent(job_id, "queued", {"job": job}))
-        return job
+            self._check_room(connection, len(job_ids))
+            jobs = [self._retry(connection, job_id) for job_id in job_ids]
+            events += [JobEvent(job.id, "queued", {"job": job}) for job in jobs]
+        return jobs
 
     def duplicate(self, job_id: str, change: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Job:
         """The same again as a new job; `change` gets a copy of the workflow and gives the new one, for instance with other seeds."""
@@ -173,6 +170,16 @@ class Line(JobTable):
         row |= {"seq": seq, "id": job_id, "number": number, "created": now, "queued": now}
         connection.execute(f"INSERT INTO jobs ({', '.join(row)}) VALUES ({', '.join(f':{name}' for name in row)})", row)
         return self._job(connection, job_id)
+
+    def _retry(self, connection: sqlite3.Connection, job_id: str) -> Job:
+        job = self._job(connection, job_id)
+        check_status(job, (JobStatus.FAILED, JobStatus.CANCELED), "tried again")
+        fresh = {"status": JobStatus.QUEUED, "queued": self.clock(), "number": self._last_number(connection, job.owner)}
+        cleared = {"attempts": 0, "is_cancel_requested": 0, "queued_seconds": 0, "run_seconds": 0, "error": None, "log": ""}
+        times = {"started": None, "ended": None, "outputs": "{}", "warnings": "[]", "stage_seconds": "{}", "cached": "[]"}
+        job = self._update(connection, job_id, job.status, fresh | cleared | times)
+        connection.execute("DELETE FROM files WHERE job = (SELECT seq FROM jobs WHERE id = ?)", (job_id,))
+        return replace(job, files=())
 
     def _check_disk(self) -> None:
         folder = self.database.path.parent

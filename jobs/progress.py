@@ -50,7 +50,8 @@ class Snapshot:
     total: int = 0
     started: float = 0.0
     seconds: float = 0.0
-    preview: bytes = b""
+    preview: bytes = b""  # the newest of so many
+    previews: int = 0
     files: tuple[Output, ...] = ()  # those that it has written so far
 
 
@@ -155,7 +156,7 @@ def _changes(event: JobEvent, before: Snapshot) -> dict[str, Any]:
             node = {"node": data["node_id"]} if data.get("node_id") else {}
             return node | {name: data[name] for name in ("stage", "step", "total")}
         case "preview":
-            return {"preview": data["image"]}
+            return {"preview": data["image"], "previews": before.previews + 1}
         case "output":
             return {"files": (*before.files, *data.get("files", ()))}
         case _:

@@ -54,6 +54,7 @@ class Runner:
         run = self.engine.execute(
             workflow, folders, extra=extra if isinstance(extra, Mapping) else {}, tell=_Teller(report, folders), is_canceled=is_canceled,
             journal=_Account(journal), keeps_metadata=not job.extra.get("without_metadata"), is_fresh=VERIFIES in job.extra,
+            shows_previews=True,
         )  # fmt: skip
         outcome = outcome_of(run, advice(workflow, folders), folders)
         record(self.data_dir, job, outcome)
@@ -67,7 +68,7 @@ class _Teller:
         self.report, self.folders = report, folders
 
     def __call__(self, event: Event) -> None:
-        from workflows.run import Cached, NodeDone, NodeStarted
+        from workflows.run import Cached, Glimpse, NodeDone, NodeStarted
 
         match event:
             case Progress():
@@ -75,6 +76,8 @@ class _Teller:
                 self.report("progress", told)
             case Cached():
                 self.report("cached", {"nodes": list(event.nodes)})
+            case Glimpse():
+                self.report("preview", {"node_id": event.node, "image": event.image, "format": "jpeg"})
             case NodeStarted():
                 self.report("node", {"node_id": event.node})
             case NodeDone(ui=ui) if ui is not None:

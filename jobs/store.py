@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 2
 _NOTHING = Outcome()
+_WAITING_OF = "SELECT id FROM jobs WHERE status = 'queued' AND owner = ? ORDER BY number, seq"
 _USED = """
     INSERT INTO usage VALUES (?, ?, ?, 1)
     ON CONFLICT (owner, day) DO UPDATE SET seconds = seconds + excluded.seconds, runs = runs + 1
@@ -53,11 +54,21 @@ class JobStore(Line, History, Retention, Publications):
     def cancel(self, job_id: str) -> bool:
         """A waiting job is canceled at once; a running one is asked to stop. False if it had ended. Raises UnknownJobError."""
         with self._changing() as (connection, events):
-            ended = {"status": JobStatus.CANCELED, "ended": self.clock(), "is_cancel_requested": 1}
-            if job := self._update(connection, job_id, JobStatus.QUEUED, ended):
-                events.append(JobEvent(job_id, "canceled", {"job": job}))
+            if self._cancel_waiting(connection, events, job_id):
                 return True
             return self._update(connection, job_id, JobStatus.RUNNING, {"is_cancel_requested": 1}) is not None
+
+    def cancel_waiting(self, owner: str) -> list[str]:
+        """All of this owner's jobs that wait; gives their ids in the order in which they would have been done."""
+        with self._changing() as (connection, events):
+            waiting = connection.execute(_WAITING_OF, (owner,)).fetchall()
+            return [row["id"] for row in waiting if self._cancel_waiting(connection, events, row["id"])]
+
+    def _cancel_waiting(self, connection: sqlite3.Connection, events: list[JobEvent], job_id: str) -> Job | None:
+        ended = {"status": JobStatus.CANCELED, "ended": self.clock(), "is_cancel_requested": 1}
+        if job := self._update(connection, job_id, JobStatus.QUEUED, ended):
+            events.append(JobEvent(job_id, "canceled", {"job": job}))
+        return job
 
     def is_cancel_requested(self, job_id: str) -> bool:
         return bool(self.database.read("SELECT 1 FROM jobs WHERE id = ? AND is_cancel_requested", (job_id,)))

@@ -53,6 +53,13 @@ class JobTable:
         with self.database.connection() as connection:
             return self._job(connection, job_id)
 
+    def get_many(self, job_ids: Sequence[str]) -> list[Job]:
+        """In this order, without those that are not there any more."""
+        with self.database.connection() as connection:
+            sql = "SELECT * FROM jobs WHERE id = ?"
+            rows = [row for job_id in job_ids for row in connection.execute(sql, (job_id,)).fetchall()]
+            return self._jobs(connection, rows)
+
     def ids_from(self, prefix: str, limit: int = 2) -> list[str]:
         """Ids of jobs that begin so, the shortest first."""
         sql = "SELECT id FROM jobs WHERE substr(id, 1, length(:prefix)) = :prefix ORDER BY length(id), id LIMIT :limit"

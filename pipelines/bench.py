@@ -24,6 +24,7 @@ from pipelines.model_files import file_key
 from pipelines.models import Denoiser, Loading, Single, TextEncoders, load_denoiser, load_encoders, load_vae, load_vision
 from pipelines.parameters import MotionSettings, Sampling
 from pipelines.pieces import Plan, Relief, fewer_stay, uncut
+from pipelines.preview import Colours, Previews, Window, colours_of, unseen
 from pipelines.progress import IsCanceled, Report, Steps
 from pipelines.read_video import read_video
 from pipelines.shelf import Shelf
@@ -49,10 +50,13 @@ _LOADERS: dict[type, Callable[..., Any]] = {
 
 
 class Bench:
-    """`report` and `is_canceled` are the job's; errors are those of the pipelines."""
+    """`report`, `is_canceled` and, if somebody looks, the `window` for previews are the job's; errors are those of the pipelines."""
 
-    def __init__(self, placement: Placement, relief: Relief, shelf: Shelf, report: Report, is_canceled: IsCanceled) -> None:
+    def __init__(
+        self, placement: Placement, relief: Relief, shelf: Shelf, report: Report, is_canceled: IsCanceled, window: Window | None = None
+    ) -> None:
         self.placement, self.relief, self.shelf, self.report, self.is_canceled = placement, relief, shelf, report, is_canceled
+        self.window = window
 
     def identified(self, path: Path, kind: str) -> Path:
         """The file, which is a model for that stage, or an autoencoder ("vae"). Raises CheckpointError."""
@@ -101,13 +105,15 @@ class Bench:
             if not isinstance(told, wanted):
                 hint = "Connect the model and the conditioning of the same stage."
                 raise InputError(f"{model.path.name} has to be told of {given}, and is told of something else.", hint)
+        colours = self._colours(VaeSource(model.path, model.kind)) if self.window else None
         models: Denoiser = self._models(ModelSource(model.path, model.kind, model.loras))
+        look = unseen if colours is None else Previews(colours, models.scale, self.window.show)
         _check_told(model.path.name, models, positive, negative)
         if model.kind == "still":
-            return sample_still(models, positive, negative, latents, sampling, self.report, self.is_canceled, self.relief)
+            return sample_still(models, positive, negative, latents, sampling, self.report, self.is_canceled, self.relief, look)
         low = sampling.guidance if model.min_guidance is None else model.min_guidance
         scale = guidance_scale(low, sampling.guidance, len(latents.samples), model.shape)
-        return sample_motion(models, positive, negative, latents, sampling, scale, self.report, self.is_canceled, self.relief)
+        return sample_motion(models, positive, negative, latents, sampling, scale, self.report, self.is_canceled, self.relief, look)
 
     def decode(self, vae: VaeSource, latents: Latents, tile: int = 0) -> Pictures:
         """`tile`: side of what is decoded in one piece, in latents; 0 is the whole picture. More than one picture are a film's frames."""
@@ -146,6 +152,14 @@ class Bench:
         """Work that only needs memory of the host, for the files."""
         self.relief.spare = self.shelf.drop_others
         return self.relief("encoding", lambda _: work())
+
+    def _colours(self, source: VaeSource) -> Colours | None:
+        """How latents of this autoencoder look: found out when it is met for the first time."""
+        key = source, self._stamps(source)
+        if key not in self.window.known:
+            autoencoder: Single = self._models(source)
+            self.window.known[key] = colours_of(autoencoder.module, source.kind, self.relief)
+        return self.window.known[key]
 
     def _models(self, source: Source) -> Any:
 

@@ -20,6 +20,7 @@ from pipelines.latents import draw_of, empty, start, visited_sigmas
 from pipelines.models import Denoiser, MotionModels
 from pipelines.parameters import GUIDANCE_SHAPES, MotionSettings, Sampling, StillSettings
 from pipelines.pieces import Relief, one_pass, uncut
+from pipelines.preview import Look, unseen
 from pipelines.progress import IsCanceled, Report, Steps, never, silent
 from pipelines.sampling import count_model_calls, sample
 from pipelines.text_to_image import centre_crop, decode, encode
@@ -77,8 +78,10 @@ def sample_motion(
     report: Report = silent,
     is_canceled: IsCanceled = never,
     relief: Relief | None = None,
+    look: Look = unseen,
 ) -> Latents:
-    """From noise to the latents of all frames. `scale` (frames, 1, 1, 1): guidance of each. Raises Canceled, MemoryExhaustedError."""
+    """From noise to the latents of all frames. `scale` (frames, 1, 1, 1): guidance of each; `look` is shown what each call of the model
+    predicts. Raises Canceled, MemoryExhaustedError."""
     device, unet = models.placement.device, models.unet
     relief = relief or Relief(device=device)
     # 1. The way ahead.
@@ -94,12 +97,14 @@ def sample_motion(
     # 2. From noise to latents. This is the only place where the model is called.
     def denoise(x: Tensor, sigma: float) -> Tensor:
         steps()
-        return relief(
+        predicted = relief(
             "motion",
             lambda plan: guided(models, x, sigma, cond, uncond, scale, steps.check, is_batched=plan.is_batched),
             one_pass if bool((scale != 1).any()) else uncut,
             busy=(unet,),
         )
+        look(predicted)
+        return predicted
 
     with relief.bring("motion", unet):
         found = sample(sampling.sampler, denoise, x, sigmas, sampling.seed)

@@ -19,6 +19,7 @@ from pipelines.latents import draw_of, empty, start, visited_sigmas
 from pipelines.models import Denoiser, StillModels, TextEncoders
 from pipelines.parameters import Sampling, StillSettings
 from pipelines.pieces import Plan, Relief, decoding_cuts, one_pass, uncut
+from pipelines.preview import Look, unseen
 from pipelines.progress import IsCanceled, Report, Steps, never, silent
 from pipelines.sampling import count_model_calls, sample
 from pipelines.values import Conditioning, Latents
@@ -78,9 +79,10 @@ def sample_still(
     report: Report = silent,
     is_canceled: IsCanceled = never,
     relief: Relief | None = None,
+    look: Look = unseen,
 ) -> Latents:
-    """From latents (zeros, or those of a picture) and noise to latents of what `cond` says, n at once. Raises Canceled between two model
-    calls, MemoryExhaustedError."""
+    """From latents (zeros, or those of a picture) and noise to latents of what `cond` says, n at once. `look` is shown what each call of
+    the model predicts. Raises Canceled between two model calls, MemoryExhaustedError."""
     device, unet = models.placement.device, models.unet
     relief = relief or Relief(device=device)
     # 1. The way ahead: which noise levels, how many model calls.
@@ -95,12 +97,14 @@ def sample_still(
     # 2. The way from noise to latent. This is the only place where the model is called.
     def denoise(x: Tensor, sigma: float) -> Tensor:
         steps()
-        return relief(
+        predicted = relief(
             "still",
             lambda plan: guided(models, x, sigma, cond, uncond, sampling.guidance, steps.check, is_batched=plan.is_batched),
             one_pass if sampling.guidance != 1 else uncut,
             busy=(unet,),
         )
+        look(predicted)
+        return predicted
 
     with relief.bring("still", unet):
         found = sample(sampling.sampler, denoise, x, sigmas, sampling.seed)

@@ -72,10 +72,10 @@ def test_a_table_of_prompts_is_a_job_a_row(run, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("seed\n7\n", "has no column `prompt`"),
-        ("", "has no column `prompt`"),
-        ("prompt,colour\na,red\n", "line 2: Unknown field of text_to_film 'colour'"),
-        ("prompt,steps\na,1\nb,0\n", "line 3: "),
+        ("seed\n7\n", "no column `prompt`"),
+        ("", "no column `prompt`"),
+        ("prompt,colour\na,red\n", "line 1: Unknown column 'colour'"),
+        ("prompt,steps\na,1\nb,0\n", "line 3: steps: Value 0 smaller than min"),
         ("prompt,steps\na,1,2\n", "line 2: there are more or fewer columns"),
         ('prompt\n"a\n', "CSV"),
     ],

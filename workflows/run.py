@@ -26,6 +26,7 @@ from pipelines.metadata import to_texts
 from pipelines.model_files import file_key
 from pipelines.parameters import AUTOMATIC, MachineSettings
 from pipelines.pieces import Relief
+from pipelines.preview import Colours, Window
 from pipelines.progress import IsCanceled, Progress, Report, never
 from pipelines.shelf import Shelf
 from pipelines.values import Saved
@@ -60,7 +61,15 @@ class NodeDone:
     files: tuple[Path, ...] = ()
 
 
-Event = Progress | Cached | NodeStarted | NodeDone
+@dataclass(frozen=True)
+class Glimpse:
+    """How what a node samples looks by now, as JPEG."""
+
+    node: str
+    image: bytes
+
+
+Event = Progress | Cached | NodeStarted | NodeDone | Glimpse
 Tell = Callable[[Event], None]
 
 
@@ -132,6 +141,7 @@ class Engine:
         self.machine, self.shelf, self._sizes_shelf = machine, Shelf() if shelf is None else shelf, shelf is None
         self.cache = Cache(memory_bytes=0) if cache is None else cache
         self._examined: dict[Any, Examined] = {}
+        self.colours: dict[Any, Colours | None] = {}  # of autoencoders, for previews
 
     @cached_property
     def placement(self) -> Placement:
@@ -168,13 +178,16 @@ class Engine:
         journal: Journal | None = None,
         keeps_metadata: bool = True,
         is_fresh: bool = False,
+        shows_previews: bool = False,
     ) -> Run:
         """Run the workflow; `extra` is kept in its files, or with `keeps_metadata` off nothing is. `is_fresh`: no kept result is taken.
+        `shows_previews`: glimpses are told.
 
         Raises InputError, CheckpointError, StorageError and UnreadableFileError before any work where it can be known;
         MemoryExhaustedError, EncodingError, Canceled. An error has the node in `node`."""
         context = JobContext(folders, workflow.graph, extra or {}, keeps_metadata=keeps_metadata)
-        return _Job(self, workflow, context, tell, is_canceled, journal or NoJournal(), is_fresh=is_fresh).run()
+        wishes = {"is_fresh": is_fresh, "shows_previews": shows_previews}
+        return _Job(self, workflow, context, tell, is_canceled, journal or NoJournal(), **wishes).run()
 
 
 class _Job:
@@ -188,11 +201,13 @@ class _Job:
         journal: Journal,
         *,
         is_fresh: bool = False,
+        shows_previews: bool = False,
     ) -> None:
         self.engine, self.workflow, self.tell, self.is_canceled, self.is_fresh = engine, workflow, tell, is_canceled, is_fresh
         self.journal, self.context, self.folders = journal, context, context.folders
         self.order, self.node = workflow.order(), ""
         self.clock = StageClock(lambda progress: tell(dataclasses.replace(progress, node=self.node)))
+        self.window = Window(lambda image: tell(Glimpse(self.node, image)), engine.colours) if shows_previews else None
         self.values: dict[str, tuple[Any, ...]] = {}
         self.seams: set[str] = set()
         self.result = Run()
@@ -205,7 +220,7 @@ class _Job:
         self.keys = keys_of(self.order, self.folders, placement)
         needed = self._needed()
         relief = self._relief(work, needed)
-        bench = Bench(placement, relief, engine.shelf, self.clock, self.is_canceled)
+        bench = Bench(placement, relief, engine.shelf, self.clock, self.is_canceled, self.window)
         memory.reset_peak(placement.device)
 
         # 2. Node after node.

@@ -84,7 +84,7 @@ def test_every_curl_example_works(curl: SimpleNamespace) -> None:
     assert "event: succeeded" in said
     assert '"executed"' in said  # out of the sink
     assert len(list(curl.folder.glob("film_*.png"))) == 1  # by /view
-    assert len(jobs) == 7
+    assert len(jobs) == 13
     assert zipfile.is_zipfile(curl.folder / "films.zip")
     assert '"is_identical":true' in said
     assert any(job["title"] == "The best one" and job["is_favourite"] for job in jobs)

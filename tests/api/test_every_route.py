@@ -141,7 +141,7 @@ def test_no_route_shows_or_changes_the_job_of_another(tmp_path: Path) -> None:
         before, ask = job_document(house.service.store.get(job_id)), asking(house.app)
         bodies = [
             {}, {"prompt_id": job_id}, {"delete": [job_id]}, {"clear": True}, {"title": "mine"}, {"to": "front"}, {"is_favourite": True},
-            {"prompt": GRAPH, "prompt_id": job_id}, {"before": job_id},
+            {"prompt": GRAPH, "prompt_id": job_id}, {"before": job_id}, {"jobs": [job_id]},
         ]  # fmt: skip
         for route in (one for one in routes(house.app) if isinstance(one, Route)):
             has_id = "job_id" in route.path or "prompt_id" in route.path

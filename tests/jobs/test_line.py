@@ -351,3 +351,27 @@ def test_a_disk_that_fills_in_a_submission_takes_nothing_of_it(path):
             store.submit_many([Submission({}), Submission({"1": {"inputs": {"text": "x" * 100_000}}})])
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT id FROM jobs").fetchall() == [(kept.id,)]
+
+
+def test_several_are_tried_again_in_the_order_that_is_given(store, submit):
+    ids = [submit(title=title).id for title in "abc"]
+    assert store.cancel_waiting("") == ids
+    assert [job.title for job in store.retry_many([ids[2], ids[0]])] == ["c", "a"]
+    assert claimed(store) == ["c", "a"]
+
+
+def test_if_one_cannot_be_tried_again_none_is(store, submit):
+    canceled, waits = submit().id, submit().id
+    store.cancel(canceled)
+    with pytest.raises(JobStateError):
+        store.retry_many([canceled, waits])
+    assert store.get(canceled).status == "canceled"
+
+
+def test_only_the_waiting_jobs_of_one_owner_are_canceled(store, submit):
+    runs = submit("ann").id
+    store.claim("test")
+    first, second, other = submit("ann").id, submit("ann", front=True).id, submit("bo").id
+    assert store.cancel_waiting("ann") == [second, first]
+    assert [store.get(i).status for i in (runs, first, second, other)] == ["running", "canceled", "canceled", "queued"]
+    assert store.cancel_waiting("ann") == []

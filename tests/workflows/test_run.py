@@ -26,7 +26,7 @@ from workflows.cache import Cache
 from workflows.folders import Folders
 from workflows.graph import Workflow
 from workflows.nodes import catalog
-from workflows.run import Cached, Engine, Event, NodeDone, NodeStarted, Run
+from workflows.run import Cached, Engine, Event, Glimpse, NodeDone, NodeStarted, Run
 
 CPU = MachineSettings(device="cpu")
 CATALOG = catalog()
@@ -434,3 +434,27 @@ def test_frames_as_png_and_as_a_video_of_their_own(run: Callable[..., Run], seed
     assert result.outputs["19"]["images"][0]["subfolder"] == "video"
     frames, fps = read_video(result.files["19"][0])
     assert (len(frames), fps) == (3, 12)
+
+
+def test_previews_are_told_of_the_nodes_that_sample_and_change_nothing(
+    run: Callable[..., Run], seed: dict[str, Any], data_dir: Path, shelf: Shelf
+) -> None:
+    told: list[Event] = []
+    seen = run(seed, tell=told.append, shows_previews=True, engine=Engine(CPU, shelf))
+    plain = run(seed, engine=Engine(CPU, shelf))
+    glimpses = [event for event in told if isinstance(event, Glimpse)]
+    assert {event.node for event in glimpses} == {"3", "13"}
+    assert all(event.image.startswith(b"\xff\xd8") for event in glimpses)
+    begun = [event.node for event in told if isinstance(event, NodeStarted | Glimpse)]
+    assert begun.index("3") < begun.index("13")
+    assert np.array_equal(pixels(seen, "9"), pixels(plain, "9"))
+
+
+def test_the_colours_of_an_autoencoder_are_found_out_once(run: Callable[..., Run], seed: dict[str, Any], shelf: Shelf) -> None:
+    engine = Engine(CPU, shelf)
+    run(seed, shows_previews=True, engine=engine)
+    known = dict(engine.colours)
+    assert len(known) == 2
+    seed["3"]["inputs"]["seed"] += 1
+    run(seed, shows_previews=True, engine=engine)
+    assert all(engine.colours[key] is known[key] for key in known)

@@ -1,0 +1,210 @@
+"""The queue's panel in a real browser, on a server whose GPU we are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from jobs import database
+from jobs.job import Failure
+from jobs.progress import JobEvent
+from pipelines.preview import picture
+from tests.api.house import House, living
+from tests.ui.conftest import PHONE, Visit
+from ui.page import add_page
+
+pytestmark = pytest.mark.demo
+ROWS = "#sm-queue ol .sm-queue-row"
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    """One job runs until it is let go."""
+    monkeypatch.setattr(database, "_SYNCHRONOUS", "OFF")
+    with living(tmp_path / "data", page=add_page) as house:
+        house.running = house.film("wait: a boat on the sea")["id"]
+        house.gpu.began.wait(10)
+        yield house
+
+
+def opened(visit: Visit, **context: object) -> tuple[Page, Locator]:
+    page = queue(visit, **context)
+    rows = page.locator(ROWS)
+    expect(rows).not_to_have_count(0)
+    return page, rows
+
+
+def queue(visit: Visit, **context: object) -> Page:
+    page = visit(**context)
+    page.click("[data-view=queue]")
+    return page
+
+
+def ids(rows: Locator) -> list[str]:
+    return rows.evaluate_all("all => all.map((one) => one.dataset.job)")
+
+
+def becomes(page: Page, wanted: list[str]) -> None:
+    page.wait_for_function(
+        f"wanted => [...document.querySelectorAll('{ROWS}')].map((one) => one.dataset.job).join() === wanted", arg=",".join(wanted)
+    )
+
+
+def test_what_runs_is_shown_as_it_is_now(visit: Visit, served: House) -> None:
+    waits = served.film("a car")["id"]
+    page, rows = opened(visit)
+    assert ids(rows) == [served.running, waits]
+    board, image = served.service.board, picture(np.zeros((4, 8, 8)), np.full((5, 3), 0.5))
+    board.publish(JobEvent(served.running, "progress", {"node_id": "3", "stage": "motion", "step": 7, "total": 20}))
+    board.publish(JobEvent(served.running, "preview", {"node_id": "3", "image": image, "format": "jpeg"}))
+    expect(rows.first).to_contain_text("motion 7/20")
+    expect(rows.first.locator("img")).to_be_visible()
+    assert rows.first.locator("img").evaluate("image => image.naturalWidth") == 64
+    expect(rows.last).to_contain_text("You are next")
+    expect(page.locator("#sm-badge")).to_have_text("2")
+    served.gpu.go.set()
+    expect(page.locator("#sm-queue .sm-empty")).to_be_visible()
+    expect(page.locator("#sm-badge")).to_have_text("")
+    expect(page.locator(".sm-queue-ended .sm-queue-row")).to_have_count(2)
+
+
+def test_what_does_not_change_is_left_alone(visit: Visit, served: House) -> None:
+    served.film("a car")
+    page, rows = opened(visit)
+    rows.last.locator("[data-act=cancel]").focus()
+    page.evaluate("""() => {
+      window.touched = [];
+      new MutationObserver((all) => all.forEach((one) => window.touched.push(one.type)))
+        .observe(document.querySelector("#sm-queue"), { subtree: true, childList: true, attributes: true, characterData: true });
+    }""")
+    with page.expect_response("**/api/line?limit=100"), page.expect_response("**/api/line?limit=100"):
+        pass
+    assert page.evaluate("window.touched") == []
+    assert page.evaluate("document.activeElement.dataset.act") == "cancel"
+
+
+def test_waiting_jobs_are_moved_by_buttons_by_keys_and_by_dragging(visit: Visit, served: House) -> None:
+    a, b, c = (served.film(title)["id"] for title in "abc")
+    page, rows = opened(visit)
+    rows.nth(3).locator("[data-act=up]").press("Enter")
+    becomes(page, [served.running, a, c, b])
+    assert page.evaluate("document.activeElement.dataset.act") == "up"
+    rows.nth(2).locator("[data-act=move]").press("ArrowUp")
+    becomes(page, [served.running, c, a, b])
+    assert page.evaluate("document.activeElement.dataset.act") == "move"
+    rows.nth(1).locator("[data-act=move]").press("ArrowDown")
+    becomes(page, [served.running, a, c, b])
+    rows.nth(3).locator("[data-act=front]").click()
+    becomes(page, [served.running, b, a, c])
+    rows.nth(1).locator(".sm-queue-grip").drag_to(rows.nth(3), target_position={"x": 300, "y": 60})
+    becomes(page, [served.running, a, c, b])
+    assert [served.job(one)["place"] for one in (a, c, b)] == [1, 2, 3]
+
+
+def test_a_job_is_canceled_and_had_back_and_all_that_wait_too(visit: Visit, served: House) -> None:
+    for title in "abc":
+        served.film(title)
+    page, rows = opened(visit)
+    before = ids(rows)
+    rows.nth(3).locator("[data-act=cancel]").click()
+    expect(rows).to_have_count(3)
+    page.click(".sm-toast:has-text('Out of the queue') button:has-text('Undo')")
+    becomes(page, before)
+    page.click("[data-act=clear]")
+    expect(rows).to_have_count(1)
+    page.click(".sm-toast:has-text('3 taken out') button:has-text('Undo')")
+    becomes(page, before)
+    rows.first.locator("[data-act=cancel]").click()
+    expect(page.locator(".sm-queue-ended")).to_contain_text("canceled")
+
+
+def test_the_queue_is_paused_and_goes_on(visit: Visit, served: House) -> None:
+    page, rows = opened(visit)
+    page.click("[data-act=pause]")
+    expect(page.locator(".sm-queue-paused")).to_contain_text("nothing else begins")
+    served.gpu.go.set()
+    job = served.film("a car")
+    expect(rows).to_have_count(1)
+    assert served.job(job["id"])["status"] == "queued"
+    page.click("[data-act=pause]")
+    expect(page.locator("#sm-queue .sm-empty")).to_be_visible()
+
+
+def test_what_failed_says_why_and_can_be_tried_again(visit: Visit, served: House) -> None:
+    served.gpu.go.set()
+    failed = served.film("fail: a boat", wait=10)["id"]
+    page = queue(visit)
+    row = page.locator(f"#sm-queue [data-job='{failed}']")
+    expect(row).to_contain_text("The boat sank. Take another boat.")
+    served.service.store.pause()
+    row.locator("[data-act=retry]").click()
+    expect(page.locator(ROWS)).to_have_count(1)
+    served.service.store.cancel(failed)
+
+
+def test_what_had_too_little_memory_is_made_smaller(visit: Visit, served: House) -> None:
+    store = served.service.store
+    store.pause()
+    served.gpu.go.set()
+    job = served.film("a boat", width=128, height=128)["id"]
+    with store._changing() as (connection, _):
+        connection.execute("UPDATE jobs SET status = 'running', started = 1 WHERE id = ?", (job,))
+    store.fail(job, Failure("out_of_memory", "Memory ran out.", "Use a smaller size."))
+    page = queue(visit)
+    row = page.locator(f"#sm-queue [data-job='{job}']")
+    expect(row.locator("[data-act=smaller]")).to_be_visible()
+
+
+def test_many_prompts_become_a_batch_with_the_forms_settings(visit: Visit, served: House) -> None:
+    page, rows = opened(visit, values={"prompt": "not this", "frames": 5})
+    page.click(".sm-many summary")
+    page.fill("#sm-many-text", "one\n\ntwo\n")
+    make = page.locator(".sm-many .sm-primary")
+    expect(make).to_have_text("Make films (2)")
+    page.fill("#sm-many-each", "2")
+    expect(make).to_have_text("Make films (4)")
+    make.click()
+    expect(rows).to_have_count(5)
+    expect(page.locator("#sm-many-text")).to_have_value("")
+    (_, *made) = (served.service.store.get(one) for one in ids(rows))
+    assert [job.title for job in made] == ["one", "one", "two", "two"]
+    assert {job.workflow["16"]["inputs"]["video_frames"] for job in made} == {5}
+    served.gpu.go.set()
+    expect(page.locator(".sm-queue-batches")).to_contain_text("4 of 4 were made")
+    assert page.locator(".sm-queue-batches a").get_attribute("href").endswith(f"files.zip?batch={made[0].batch}")
+
+
+def test_a_table_is_counted_and_its_wrong_rows_are_named(visit: Visit, served: House) -> None:
+    page, rows = opened(visit)
+    page.click(".sm-many summary")
+    file = page.locator(".sm-many input[type=file]")
+    file.set_input_files({"name": "films.csv", "mimeType": "text/csv", "buffer": b'prompt,frames\n"a\nb",3\nc,5\n\n'})
+    expect(page.locator(".sm-many")).to_contain_text("2 rows")
+    page.click(".sm-many .sm-primary")
+    expect(rows).to_have_count(3)
+    file = page.locator(".sm-many input[type=file]")
+    file.set_input_files({"name": "caf.csv", "mimeType": "text/csv", "buffer": "prompt\nCafé\n".encode("latin-1")})
+    expect(page.locator(".sm-toast.sm-bad")).to_contain_text("caf.csv is not in UTF-8")
+
+
+def test_a_phone_needs_no_dragging(visit: Visit, served: House) -> None:
+    a, b = (served.film(title)["id"] for title in "ab")
+    page, rows = opened(visit, viewport=PHONE, is_mobile=True, has_touch=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    expect(rows.nth(1).locator(".sm-queue-grip")).to_be_hidden()
+    button = rows.nth(2).locator("[data-act=up]")
+    assert min(button.bounding_box()[side] for side in ("width", "height")) >= 40
+    button.tap()
+    becomes(page, [served.running, b, a])
+
+
+def test_the_queue_speaks_chinese_at_once(visit: Visit, served: House) -> None:
+    served.film("a car")
+    page, rows = opened(visit)
+    page.click("button:has-text('中文')")
+    expect(rows.last).to_contain_text("即将开始")
+    expect(page.locator(".sm-many summary")).to_have_text("批量提示词")
