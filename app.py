@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING
 import settings
 from errors import Canceled, InputError, StillmotionError, StorageError, UnreadableFileError
 from job_options import JobsCommand, SubmitCommand, UsageCommand
-from run_options import KeepCommand, ReindexCommand, RunCommand, set_inputs
+from run_options import BackupCommand, KeepCommand, ReindexCommand, RestoreCommand, RunCommand, set_inputs
 from server_options import ServeCommand, WorkCommand
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fastapi import FastAPI
+
     from api.access_settings import AccessSettings, Credentials
+    from jobs.service import Service
     from pipelines.progress import Progress
     from workflows.declare import Catalog
     from workflows.film import FilmResult
@@ -184,10 +187,9 @@ def serve(command: ServeCommand) -> int:
     from api.comfy import comfy_routes
     from api.metrics import Metrics
     from api.queue_jobs import QueueJobs
-    from api.server import ServerParts, comfy_context, job_api, make_server_app
+    from api.server import ServerParts, comfy_context, make_server_app
     from api.serving import Server, address_of, listen
     from jobs.service import Service
-    from ui import page
 
     # 1. Everything is made before anything is begun, so that what is wrong is said at once.
     credentials = startup_credentials(command.host, command.token, command.users, command.no_auth)
@@ -198,7 +200,7 @@ def serve(command: ServeCommand) -> int:
     ):
         access = access_settings(command, credentials)
         comfy = comfy_routes(comfy_context(service, settings.VERSION))
-        add_page = partial(page.add_page, api=job_api(service))
+        add_page = page_of(service) if command.has_page else None
         app = make_server_app(ServerParts(service, queue_jobs, Metrics(service), access, settings.VERSION, [comfy], add_page))
 
         # 2. Answer first, then work.
@@ -210,6 +212,13 @@ def serve(command: ServeCommand) -> int:
 
         Server(app, service, command.drain_seconds, begin).run(sockets=[bound])
     return 1 if service.failure else 0
+
+
+def page_of(service: Service) -> Callable[[FastAPI], FastAPI]:
+    from api.server import job_api
+    from ui import page
+
+    return partial(page.add_page, api=job_api(service))
 
 
 def access_settings(command: ServeCommand, credentials: Credentials) -> AccessSettings:
@@ -274,6 +283,10 @@ def manage(command: settings.Command) -> int:
             say(commands.keep(command))
         case ReindexCommand():
             say(commands.reindex(command))
+        case BackupCommand():
+            say(commands.backup(command))
+        case RestoreCommand():
+            say(commands.restored(command))
         case _:
             say(commands.user(command, password))
     return 0

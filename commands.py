@@ -1,10 +1,11 @@
-"""What `app.py jobs`, `usage` and `user` do. Each gives the text to print."""
+"""What `jobs`, `usage`, `keep`, `reindex`, `backup`, `restore` and `user` do. Each gives the text to print."""
 
 from __future__ import annotations
 
 import csv
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,16 +14,17 @@ from typing import Any
 from api import users
 from errors import InputError, JobStateError, StillmotionError, UnreadableFileError
 from job_options import JobsCommand, SubmitCommand, UsageCommand, UserCommand
+from jobs.backup import back_up, restore
 from jobs.documents import day_start, job_document
 from jobs.job import Job, JobStatus, Submission
 from jobs.keeping import keep_within
 from jobs.keeping import reindex as found_again
 from jobs.outgoing import check_url
-from jobs.report import job_table, usage_table
+from jobs.report import job_table, usage_csv, usage_table
 from jobs.service import make_folders, open_store
 from jobs.store import JobStore
 from jobs.submitting import prepare
-from run_options import KeepCommand, ReindexCommand
+from run_options import BackupCommand, KeepCommand, ReindexCommand, RestoreCommand
 from workflows.folders import Folders
 from workflows.graph import WorkflowError, read_json
 from workflows.nodes import catalog
@@ -63,7 +65,9 @@ def usage(command: UsageCommand) -> str:
     make_folders(command.store.data_dir)
     with closing(open_store(command.store)) as store:
         found = store.usage(command.owner, since)
-    return json.dumps([vars(one) for one in found]) if command.is_json else usage_table(found)
+    if command.is_json:
+        return json.dumps([vars(one) for one in found])
+    return usage_csv(found) if command.is_csv else usage_table(found)
 
 
 def keep(command: KeepCommand) -> str:
@@ -83,6 +87,22 @@ def reindex(command: ReindexCommand) -> str:
     with closing(open_store(command.store)) as store:
         recorded, loose = found_again(store, command.store.data_dir)
     return f"{recorded} jobs were found again by their records, and {loose} results by the settings inside them."
+
+
+def backup(command: BackupCommand) -> str:
+    """Raises InputError, UnreadableFileError, StorageError."""
+    made = back_up(command.store, command.folder, earlier=command.like, has_models=command.has_models)
+    return f"{command.folder} holds the jobs and {len(made.files)} files, {made.bytes / 2**20:.1f} MiB."
+
+
+def restored(command: RestoreCommand) -> str:
+    """Brought up to date if an older Stillmotion had made the backup. Raises UnreadableFileError, StorageError."""
+    found = restore(command.store, command.folder)
+    with closing(open_store(command.store)) as store:
+        counts = store.counts()
+    made = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(found.made))
+    where = command.store.data_dir
+    return f"{where} is as it was at {made}: {sum(counts.values())} jobs and {len(found.files)} files, {found.bytes / 2**20:.1f} MiB."
 
 
 def user(command: UserCommand, ask: Callable[[], str]) -> str:
