@@ -13,16 +13,16 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 _ENTRY = re.compile(r"^([a-z0-9._-]+)==([^ ;\\]+)", re.MULTILINE)
+_ALWAYS = re.compile(r"^([a-z0-9._-]+)==([^ ;\\]+) \\$", re.MULTILINE)
 _ONLY_CUDA = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)==.*")
 _PYTHONS = ("3.12", "3.13", "3.11")  # where one is not to be had, the next is asked
-_PLATFORMS = ("manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux_2_27_x86_64", "manylinux_2_28_x86_64", "manylinux_2_31_x86_64")
+_PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{number}_x86_64" for number in range(5, 40)))
 _HEAD = """# Licences of what Stillmotion is built on
 
 Written by `make lock` from what the packages in `requirements-cuda.lock` say of themselves. Stillmotion itself is under
@@ -58,26 +58,29 @@ def blocks(lock: str) -> Iterator[str]:
 
 
 def licence_table(lock: str) -> str:
-    versions = defaultdict(list)
-    for name, version in _ENTRY.findall(lock):
-        versions[name].append(version)
-    found = {}
-    for name, known in versions.items():
-        for version in known:
-            found[name, version] = next(filter(None, (metadata_of(name, version, python) for python in _PYTHONS)))
-    return "".join(f"| {name} | {version} | {licence(one)} |\n" for (name, version), one in sorted(found.items()))
+    """Raises LookupError for a package of which nothing is to be had."""
+    wanted, found = {f"{name}=={version}" for name, version in _ENTRY.findall(lock)}, {}
+    always = {f"{name}=={version}" for name, version in _ALWAYS.findall(lock)}
+    found |= metadata_of(always, _PYTHONS[0])
+    for python in _PYTHONS:  # those of one Python or system alone, one by one
+        for one in sorted(wanted - found.keys()):
+            found |= metadata_of({one}, python)
+    if missing := sorted(wanted - found.keys()):
+        raise LookupError(f"nothing is known of {', '.join(missing)}")
+    return "".join(f"| {one.replace('==', ' | ')} | {licence(metadata)} |\n" for one, metadata in sorted(found.items()))
 
 
-def metadata_of(name: str, version: str, python: str) -> dict[str, Any] | None:
-    """None if there is nothing for this Python."""
+def metadata_of(wanted: set[str], python: str) -> dict[str, dict[str, Any]]:
+    """All of them, or none if one has nothing for this Python. By pip's own means, which hardly fetches more than the metadata."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         where = [part for platform in _PLATFORMS for part in ("--platform", platform)]
         only = ("--dry-run", "--quiet", "--ignore-installed", "--no-deps", "--only-binary", ":all:", "--python-version", python)
-        command = [sys.executable, "-m", "pip", "install", *only, *where, "--target", folder, "--report", str(report), f"{name}=={version}"]
+        command = [sys.executable, "-m", "pip", "install", *only, *where, "--target", folder, "--report", str(report), *sorted(wanted)]
         if subprocess.run(command, check=False, capture_output=True).returncode:
-            return None
-        return json.loads(report.read_text())["install"][0]["metadata"]
+            return {}
+        found = [item["metadata"] for item in json.loads(report.read_text())["install"]]
+        return {f"{re.sub('[-_.]+', '-', one['name']).lower()}=={one['version']}": one for one in found}
 
 
 def licence(metadata: dict[str, Any]) -> str:
