@@ -10,13 +10,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import settings
 from errors import Canceled, InputError, StillmotionError, StorageError, UnreadableFileError
 from job_options import JobsCommand, SubmitCommand, UsageCommand
+from model_options import DownloadCommand, ModelsCommand
 from run_options import BackupCommand, KeepCommand, ReindexCommand, RestoreCommand, RunCommand, set_inputs
 from server_options import ServeCommand, WorkCommand
 
@@ -177,7 +178,7 @@ def graph_of(command: RunCommand) -> dict[str, object]:
         text = command.workflow.read_bytes()
     except OSError as error:
         raise UnreadableFileError(f"{command.workflow} cannot be read: {error.strerror or error}.", "Check the path.") from error
-    return set_inputs(bare_graph(read_json(text)), command.values)
+    return set_inputs(bare_graph(read_json(text, str(command.workflow))), command.values)
 
 
 def serve(command: ServeCommand) -> int:
@@ -185,6 +186,7 @@ def serve(command: ServeCommand) -> int:
     log_for_servers()
     from api.access_settings import entry_address, startup_credentials
     from api.comfy import comfy_routes
+    from api.downloads import Downloads
     from api.metrics import Metrics
     from api.queue_jobs import QueueJobs
     from api.server import ServerParts, comfy_context, make_server_app
@@ -197,16 +199,18 @@ def serve(command: ServeCommand) -> int:
         closing(listen(command.host, command.port)) as bound,
         closing(Service(command.store, command.work, nodes(command.store.data_dir, command.has_custom_nodes))) as service,
         closing(QueueJobs(service)) as queue_jobs,
+        closing(Downloads(command.store.data_dir / "models", command.hub)) as downloads,
     ):
         access = access_settings(command, credentials)
         comfy = comfy_routes(comfy_context(service, settings.VERSION))
         add_page = page_of(service) if command.has_page else None
-        app = make_server_app(ServerParts(service, queue_jobs, Metrics(service), access, settings.VERSION, [comfy], add_page))
+        app = make_server_app(ServerParts(service, queue_jobs, Metrics(service), access, settings.VERSION, downloads, [comfy], add_page))
 
         # 2. Answer first, then work.
         def begin() -> None:
             service.start()
             queue_jobs.start()
+            downloads.start()
             address = address_of(bound, command.root_path)
             say(f"Stillmotion is at {entry_address(address, credentials.token) if credentials.is_made else address}")
 
@@ -255,21 +259,35 @@ def work(command: WorkCommand) -> int:
         asked = []
 
         def end(*_: object) -> None:
-            service.drain(0 if asked else command.drain_seconds)
+            if asked:
+                give_up(service, Canceled.exit_code)
             asked.append(True)
+            service.drain(command.drain_seconds)
+            if service.worker.running:
+                print(f"Ending within {command.drain_seconds:g} seconds; once more ends at once.", file=sys.stderr)
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, end)
         service.start()
-        service.wait()
+        while not service.wait(1.0):
+            if service.is_stuck:
+                give_up(service, 0)
         if command.until_empty and service.store.is_paused:
             print("note: the queue is paused, so jobs may still wait; `app.py jobs resume` goes on.", file=sys.stderr)
     return 1 if service.failure else 0
 
 
+def give_up(service: Service, code: int) -> NoReturn:
+    """End at once; what runs waits again. If that cannot be written, the next start finds it, as after a crash."""
+    with suppress(StorageError):
+        service.give_up()
+    sys.stderr.flush()
+    os._exit(code)  # no thread that is busy with PyTorch can hold us
+
+
 def manage(command: settings.Command) -> int:
-    """Jobs, usage and users: done and said at once."""
+    """Jobs, usage, users and models: done and said at once, or with a bar."""
     import commands
 
     match command:
@@ -287,6 +305,10 @@ def manage(command: settings.Command) -> int:
             say(commands.backup(command))
         case RestoreCommand():
             say(commands.restored(command))
+        case ModelsCommand():
+            say(commands.models(command))
+        case DownloadCommand():
+            say(commands.download(command))
         case _:
             say(commands.user(command, password))
     return 0

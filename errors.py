@@ -11,6 +11,11 @@
     ├── QueueFullError           as many jobs wait as may wait                           queue_full
     ├── StorageError             the data directory is full, read-only or not ours       storage
     ├── MemoryExhaustedError     the device, or the machine, has too little memory       out_of_memory
+    ├── HubError                 a model cannot be had from the hub                      hub
+    │   ├── HubOfflineError      the hub cannot be reached, or must not be               hub_offline
+    │   ├── HubRefusedError      a licence has to be accepted, or a token is needed      hub_refused
+    │   ├── HubMissingError      there is no such file or repository                     hub_missing
+    │   └── BadDownloadError     what came is not what the hub promised                  bad_download
     ├── EncodingError            a film could not be written, or did not read back       encoding
     └── Canceled                 somebody asked to stop; nothing is wrong                canceled
 
@@ -93,6 +98,29 @@ class StorageError(StillmotionError):
 class MemoryExhaustedError(StillmotionError):
     code = "out_of_memory"
     exit_code = 2
+
+
+class HubError(StillmotionError):
+    code = "hub"
+
+
+class HubOfflineError(HubError):
+    code = "hub_offline"
+    exit_code = 2
+
+
+class HubRefusedError(HubError):
+    code = "hub_refused"
+    exit_code = 2
+
+
+class HubMissingError(HubError):
+    code = "hub_missing"
+    exit_code = 2
+
+
+class BadDownloadError(HubError):
+    code = "bad_download"
 
 
 class EncodingError(StillmotionError):

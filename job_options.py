@@ -11,7 +11,7 @@ from typing import Any
 from errors import InputError
 from jobs.job import JobStatus
 from jobs.service_settings import StoreSettings
-from server_options import add_database, store_settings, whole
+from server_options import add_database, add_webhook_private, allows_private_webhooks, store_settings, whole
 
 USERS_FILE = "users.json"
 _ONE_OR_MORE = {
@@ -48,6 +48,7 @@ class SubmitCommand:
     template: str = "text_to_film"
     values: Mapping[str, str] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
+    allows_private_webhooks: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ class UserCommand:
 
 
 def add_jobs(parser: argparse.ArgumentParser, add_data_dir: Callable[[argparse.ArgumentParser], None]) -> None:
-    parser.description = "Look at the jobs of a data directory and change them, while a server runs or not."
+    parser.description = (
+        "Look at the jobs of a data directory and change them, while a server runs or not. An ID may be cut short to its first characters."
+    )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=type(parser))
 
     def action(name: str, help: str) -> argparse.ArgumentParser:
@@ -89,14 +92,16 @@ def add_jobs(parser: argparse.ArgumentParser, add_data_dir: Callable[[argparse.A
     actions.choices["favourite"].add_argument("--off", action="store_true", help="no longer")
     move = action("move", "to another place in the line")
     move.add_argument("ids", nargs=1, metavar="ID")
-    move.add_argument("--to", default="back", metavar="PLACE", help="front, back or a number from 0 on (default: back)")
+    move.add_argument("--to", default="back", metavar="PLACE", help="front, back or a number from 1 on, which is the front (default: back)")
     move.add_argument("--before", metavar="ID", help="before another waiting job")
     action("pause", "begin no job any more; what runs goes on")
     action("resume", "go on")
 
 
 def add_usage(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Seconds of generation by user and day."
+    parser.description = (
+        "Seconds of generation by user and day, of failed and canceled runs too. What loading models and starting takes is not counted."
+    )
     add_database(parser)
     parser.add_argument("--owner", metavar="NAME", help="one user's")
     parser.add_argument("--since", metavar="DAY", help="from this day on (UTC), such as 2026-03-01")
@@ -120,7 +125,7 @@ def jobs_command(options: argparse.Namespace, environment: Mapping[str, str], da
     """Raises InputError."""
     store = store_settings(options, environment, data_dir)
     if options.action == "submit":
-        return _submit_command(options, store)
+        return _submit_command(options, store, allows_private_webhooks(options, environment))
     names = {"list": _LIST, "duplicate": ("new_seeds",), "favourite": ("off",), "move": ("to", "before")}.get(options.action, ())
     own = {name: getattr(options, name) for name in names}
     return JobsCommand(options.action, store, options.is_json, tuple(getattr(options, "ids", ())), own)
@@ -156,6 +161,7 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=whole, default=1, metavar="N", help="so many of each, with other seeds (default: 1)")
     parser.add_argument("--template", default="text_to_film", metavar="NAME", help="(default: text_to_film)")
     parser.add_argument("--set", action="append", default=[], dest="values", metavar="FIELD=VALUE", help="may be given several times")
+    add_webhook_private(parser)
     for flag, help in (
         ("--owner", "whose job it is"),
         ("--title", "what to call it"),
@@ -166,7 +172,7 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--front", action="store_true", help="before the owner's other jobs")
 
 
-def _submit_command(options: argparse.Namespace, store: StoreSettings) -> SubmitCommand:
+def _submit_command(options: argparse.Namespace, store: StoreSettings, allows_private: bool) -> SubmitCommand:
     given = [name for name in ("file", "prompts", "prompt") if getattr(options, name) is not None]
     if len(given) != 1:
         hint = "Give one: jobs submit FILE, jobs submit --prompt TEXT, or jobs submit --prompts FILE.csv."
@@ -178,7 +184,7 @@ def _submit_command(options: argparse.Namespace, store: StoreSettings) -> Submit
         raise InputError("--set is for templates, and a workflow is given.", "Change the workflow itself.")
     more = {"owner": options.owner, "title": options.title, "tags": tuple(options.tags), "front": options.front, "webhook": options.webhook}
     taken = {name: getattr(options, name) for name in ("file", "prompts", "prompt", "seeds", "template")}
-    return SubmitCommand(store, options.is_json, values=values, more=more, **taken)
+    return SubmitCommand(store, options.is_json, values=values, more=more, allows_private_webhooks=allows_private, **taken)
 
 
 def _pair(text: str) -> tuple[str, str]:

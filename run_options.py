@@ -90,7 +90,10 @@ def add_keep(keep: argparse.ArgumentParser) -> None:
 
 
 def add_reindex(reindex: argparse.ArgumentParser) -> None:
-    reindex.description = "Make the library again from what lies in the data directory, if the database is lost."
+    reindex.description = (
+        "Make the library again from what lies in the data directory, if the database is lost. Jobs that have not succeeded, favourites, "
+        "usage and messages of queues are only in the database, and stay lost."
+    )
     add_database(reindex)
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from errors import InputError
 from jobs.service_settings import GIB, StoreSettings, WorkSettings
+from model_options import hub_settings
+from pipelines.hub import HubSettings
 from pipelines.parameters import Choice, MachineSettings, check, declarations
 
 PREFIX = "STILLMOTION_"
@@ -40,6 +42,7 @@ class ServeCommand:
     drain_seconds: float
     has_custom_nodes: bool
     has_page: bool
+    hub: HubSettings
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ _WORK = (
         alone=True,
     ),
 )
+_PRIVATE = tuple(option for option in _WORK if option.flag == "--webhook-private")
 _SERVER = (
     Option("--listen", str, "HOST", "127.0.0.1", "where to listen; without HOST everywhere", alone="0.0.0.0"),
     Option("--port", _port, "N", 8000, "0 takes a free one"),
@@ -185,6 +189,16 @@ def add_database(parser: argparse.ArgumentParser) -> None:
     _add(parser, _STORE[:1])
 
 
+def add_webhook_private(parser: argparse.ArgumentParser) -> None:
+    """For commands that submit jobs."""
+    _add(parser, _PRIVATE)
+
+
+def allows_private_webhooks(options: argparse.Namespace, environment: Mapping[str, str]) -> bool:
+    """Raises InputError."""
+    return _settled(options, environment, _PRIVATE)["webhook_private"]
+
+
 def serve_command(options: argparse.Namespace, environment: Mapping[str, str], data_dir: Path) -> ServeCommand:
     """Raises InputError."""
     given = _settled(options, environment, (*_SERVER, *_STORE, *_WORK))
@@ -192,7 +206,8 @@ def serve_command(options: argparse.Namespace, environment: Mapping[str, str], d
     work = _work_settings(options, environment, given)
     return ServeCommand(
         _store_settings(given, data_dir), work, host=given["listen"], drain_seconds=given["drain"],
-        has_custom_nodes=given["enable_custom_nodes"], has_page=not given["no_ui"], **{name: given[name] for name in same},
+        has_custom_nodes=given["enable_custom_nodes"], has_page=not given["no_ui"], hub=hub_settings(environment),
+        **{name: given[name] for name in same},
     )  # fmt: skip
 
 

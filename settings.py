@@ -1,7 +1,8 @@
 """What the person at the command line asked for. The only reader of argv and of the environment; no torch here.
 
 The options of a film are made from the declarations in `pipelines/parameters.py`: their names, help, defaults and types. Those of the
-server are in `server_options.py`, those of `jobs`, `usage` and `user` in `job_options.py`.
+server are in `server_options.py`, those of `jobs`, `usage` and `user` in `job_options.py`, those of `models`
+and `download` in `model_options.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import job_options
+import model_options
 import run_options
 import server_options
 from errors import InputError
@@ -37,6 +39,7 @@ _EXAMPLES = """examples:
   python app.py run workflow.json --set "6.text=a red boat" --set 3.seed=7
   python app.py run --template text_to_still --set "prompt=a red boat"
   python app.py doctor
+  python app.py download svd_xt
   python app.py jobs submit --prompts films.csv --seeds 3
   python app.py work --until-empty
   python app.py backup /backups/monday --like /backups/sunday"""
@@ -68,6 +71,7 @@ class DoctorCommand:
 Command = (
     FilmCommand | ReadCommand | DoctorCommand | server_options.ServeCommand | server_options.WorkCommand
     | run_options.RunCommand | run_options.KeepCommand | run_options.ReindexCommand | run_options.BackupCommand | run_options.RestoreCommand
+    | model_options.ModelsCommand | model_options.DownloadCommand
     | job_options.JobsCommand | job_options.SubmitCommand | job_options.UsageCommand | job_options.UserCommand
 )  # fmt: skip
 
@@ -110,6 +114,7 @@ def parse(argv: Sequence[str]) -> Command:
         "serve": server_options.serve_command, "work": server_options.work_command, "jobs": job_options.jobs_command,
         "run": run_options.run_command, "keep": run_options.keep_command, "reindex": run_options.reindex_command,
         "backup": run_options.backup_command, "restore": run_options.restore_command,
+        "models": model_options.models_command, "download": model_options.download_command,
         "usage": job_options.usage_command, "user": job_options.user_command,
     }[options.command]  # fmt: skip
     return make(options, os.environ, _data_dir(options))
@@ -130,6 +135,12 @@ def _parser() -> argparse.ArgumentParser:
     doctor.description = "Say what works here and what does not. The exit code is 0 if all is well, and 2 if anything is bad."
     _add_data_dir(doctor)
     doctor.add_argument("--json", action="store_true", dest="is_json", help="end with one line of JSON")
+    models = commands.add_parser("models", help="list the model files and what they serve", prog="app.py models", allow_abbrev=False)
+    _add_data_dir(models)
+    model_options.add_models(models)
+    download = commands.add_parser("download", help="fetch a model from the hub", prog="app.py download", allow_abbrev=False)
+    _add_data_dir(download)
+    model_options.add_download(download)
     run = commands.add_parser("run", help="run a workflow or a template", prog="app.py run", allow_abbrev=False)
     _add_data_dir(run)
     run_options.add_run(run)

@@ -120,6 +120,44 @@ class FilmRequest(SubmitModel):
     )
     template: str = Field("text_to_film", max_length=200)
     draft: bool = Field(False, description="Small and quick, to see what it would be.")
+    workflow: dict[str, Any] | None = Field(
+        None, description="One of your own in place of a template; its fields are those that `POST /api/open` tells of it."
+    )
+
+
+class OpenRequest(BaseModel):
+    """One of them."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"job": _JOB_ID}})
+    workflow: dict[str, Any] | None = Field(None, description="In ComfyUI's API format, or as its editor saves it.")
+    job: str | None = Field(None, max_length=200, description="The id of a job.")
+
+
+class LackModel(BaseModel):
+    kind: Literal["node", "model", "picture", "value", "link", "workflow"]
+    text: str = Field(description="What is missing, and what is nearest to it.")
+    node: str
+    name: str = Field(description="Of what is not there, or of the input that is wrong.")
+    nearest: str = Field(description="Of those that are there; empty if none is near.")
+    folder: str = Field(description="Where such a file belongs in the data directory.")
+
+
+class ExportRequest(FilmRequest):
+    """As for `POST /api/films`, and `as`."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"as": "curl", "prompt": "a red boat sails on the sea, sun", "seed": 7}})
+    form: Literal["comfy", "curl", "python", "settings"] = Field("comfy", alias="as")
+
+
+class EstimateModel(BaseModel):
+    seconds: float | None = Field(description="That it will run; null if nothing is known.")
+    seconds_basis: str | None = Field(description="What that is told from.", examples=["3 similar jobs"])
+    frames: int | None = Field(description="Of the film; null for pictures.")
+    film_seconds: float | None
+    bytes: int | None = Field(description="Of the films and pictures.")
+    memory_bytes: int | None = Field(description="The most that was used at once for the same work.")
+    warnings: list[str] = Field(description="Advice: what is allowed and yet seldom meant.")
+    queue_seconds: float | None = Field(description="At most so long it waits.")
 
 
 class DuplicateRequest(BaseModel):
@@ -129,7 +167,9 @@ class DuplicateRequest(BaseModel):
 
 class MoveRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"to": "front"}})
-    to: Literal["front", "back"] | Annotated[int, Field(ge=0, le=10**9)] = Field("back", description="front, back, or a place from 0 on.")
+    to: Literal["front", "back"] | Annotated[int, Field(ge=1, le=10**9)] = Field(
+        "back", description="front, back, or a place among the owner's waiting jobs; 1 is the front."
+    )
     before: str | None = Field(None, max_length=200, description="The id of another waiting job of the same owner.")
 
 
@@ -138,6 +178,39 @@ class ChangeRequest(BaseModel):
     title: str | None = Field(None, max_length=MAX_TITLE)
     tags: Tags | None = None
     is_favourite: bool | None = Field(None, description="Favourites are never removed to make room.")
+
+
+class SettingModel(BaseModel):
+    place: str = Field(description="Node and input.", examples=["3.seed"])
+    name: str = Field(description="The input's own name.", examples=["seed"])
+    value: str = Field(description="As text: seeds may be larger than what JavaScript counts to.", examples=["18446744073709551615"])
+    node: str = Field(description="What the node is called.")
+    kind: Literal["prompt", "seed", "setting"]
+    title: dict[str, str] = Field(description="By language; empty where no template shows it.")
+    group: dict[str, str] = Field(description="The group of the form that it is in, by language.")
+
+
+class DetailsModel(BaseModel):
+    template: str | None
+    verifies: str | None = Field(description="The job that this one does again.")
+    settings: list[SettingModel] = Field(description="Prompts, seeds, then the others in the order of the form.")
+
+
+class PairModel(BaseModel):
+    kind: Literal["still", "film", "animation"]
+    index: int
+    files: list[str | None] = Field(description="One of each job; null if it has none to match.")
+    is_identical: bool = Field(description="Every pixel of every frame.")
+    sizes: list[tuple[int, int]] | None = Field(description="Width and height of each.")
+    frames: list[int] | None = Field(description="How many each has; those that both have are compared.")
+    psnr: float | None = Field(description="In dB, over all frames; null if they are identical or of different sizes.")
+    worst_psnr: float | None = Field(description="Of the frame that differs most.")
+
+
+class ComparisonModel(BaseModel):
+    jobs: list[str]
+    is_identical: bool
+    pairs: list[PairModel]
 
 
 class UsageEntry(BaseModel):
@@ -180,3 +253,13 @@ class TemplateModel(BaseModel):
 
 class TemplateList(BaseModel):
     templates: list[TemplateModel]
+
+
+class OpenedModel(BaseModel):
+    template: str | None = Field(description="The template that it is; null for a workflow of its own.")
+    like: str = Field(description="The template whose form a workflow of its own has; empty if none.")
+    values: dict[str, Any] = Field(description="Of each field. Seeds, and numbers that browsers would round, are text.")
+    fields: TemplateModel | None = Field(description="The form of a workflow of its own; null for a template.")
+    missing: list[LackModel] = Field(description="What it needs and is not here.")
+    notes: list[str] = Field(description="What was changed or left out, and advice.")
+    workflow: dict[str, Any] = Field(description="In API format. `POST /api/films` takes it, with values for its fields.")

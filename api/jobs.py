@@ -2,13 +2,14 @@
 
 job_models.py   what is taken and given       job_events.py   server-sent events, and waiting
 job_context.py  what the routes share         films.py        templates and their fields
+asking.py       what is asked for, checked    opening.py      opened, exported, estimated
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -16,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, StreamingResponse
 
 from api import films, job_events
+from api.asking import checked, prepared, wish
 from api.error_answers import NotFound, documented
 from api.job_context import Asking, JobApi, Root
 from api.job_models import (
@@ -33,19 +35,17 @@ from api.job_models import (
 )
 from api.users import User
 from errors import JobStateError, UnknownNameError
-from jobs.documents import day_start
+from jobs.documents import day_start, moment
 from jobs.job import Job, JobStatus
-from jobs.outgoing import check_url
-from jobs.submitting import prepare
-from workflows.graph import WorkflowError, check_readable
 from workflows.seeds import with_new_seeds
-from workflows.templates import all_templates, fill, find_template
+from workflows.templates import all_templates, find_template
 
 _MOST_WAIT_SECONDS = 600
 _PREFER_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,6})"?\s*(?:$|[,;])', re.IGNORECASE)
 _JOBS, _TEMPLATES = ["jobs"], ["templates"]
 JobId = Annotated[str, Path(max_length=200, examples=["8c8d3f5e-3f0b-4a52-9f7e-0c3a8a0a6f51"])]
 Text = Annotated[str, Query(max_length=200)]
+Moment = Annotated[str | None, Query(max_length=40, description="When it was asked for: a day (UTC) or a time.", examples=["2026-03-01"])]
 Prefer = Annotated[str, Header(description="`wait=N`: answer when the job has ended, or after N seconds.", examples=["wait=60"])]
 
 
@@ -109,16 +109,21 @@ class _Jobs:
         batch: Text | None = None,
         tag: Text | None = None,
         text: Annotated[str, Query(max_length=500, description="In the title or in any text of the workflow.")] = "",
+        template: Annotated[str | None, Query(max_length=200, description="Made by this template.")] = None,
         favourite: bool | None = None,
         deleted: bool = False,
+        has_files: Annotated[bool, Query(description="Only what has made something.")] = False,
+        makes: Annotated[Literal["film", "still"] | None, Query(description="Films and animations; or stills alone.")] = None,
+        since: Moment = None,
+        until: Moment = None,
         cursor: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> Any:
         """Your jobs, the newest first; an admin's are everybody's."""
         whose = self.api.owner(user, owner)
         page = self.store.list_jobs(
-            status=status, owner=whose, batch=batch, tag=tag, text=text, is_favourite=favourite, is_deleted=deleted,
-            cursor=cursor, limit=limit,
+            status=status, owner=whose, batch=batch, tag=tag, text=text, template=template, is_favourite=favourite, is_deleted=deleted,
+            has_files=has_files, makes=makes or "", since=moment(since), until=moment(until), cursor=cursor, limit=limit,
         )  # fmt: skip
         counts = {status.value: count for status, count in self.store.counts(whose).items()}
         return {"jobs": self.api.documents(page.jobs, root), "cursor": page.cursor, "counts": counts}
@@ -224,26 +229,10 @@ class _Jobs:
 
     def _make_film(self, body: FilmRequest, user: User) -> Job:
         """Raises UnknownNameError, InputError, WorkflowError, QueueFullError, StorageError."""
-        template = find_template(body.template, self.api.data_dir)
-        given = body.model_extra or {}
-        graph = fill(template, given, is_draft=body.draft)
-        try:
-            return self._submit(graph, body, user, template=template.id)
-        except WorkflowError as error:
-            raise films.in_fields(error, template, given) from error
+        return self.store.submit(checked(self.api, wish(self.api, body, user), body, user)[0])
 
-    def _submit(self, graph: dict[str, Any], body: SubmitModel, user: User, **extra: Any) -> Job:
-        check_readable(graph)
-        if body.webhook is not None:
-            check_url(body.webhook, allows_private=self.api.allows_private_webhooks)
-            extra["webhook"] = body.webhook
-        submission, workflow = prepare(
-            graph, self.api.catalog, self.api.folders(user), extra=extra, max_pixel_steps=self.api.max_pixel_steps,
-            title=body.title, tags=tuple(body.tags), front=body.front,
-        )  # fmt: skip
-        if workflow.node_errors:  # what is asked for here is done whole or not at all
-            raise WorkflowError("prompt_outputs_failed_validation", "Some outputs cannot be made", node_errors=workflow.node_errors)
-        return self.store.submit(submission)
+    def _submit(self, graph: dict[str, Any], body: SubmitModel, user: User) -> Job:
+        return self.store.submit(prepared(self.api, graph, body, user)[0])
 
     async def _taken(self, job: Job, request: Request, root: str, prefer: str) -> JSONResponse:
         """202, or after `Prefer: wait=N` 200 if it has ended meanwhile."""

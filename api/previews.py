@@ -22,11 +22,13 @@ _BROKEN = (  # what decoders raise at damaged files
 
 @dataclass(frozen=True)
 class Wish:
-    """`form`: webp or jpeg for a preview of this quality, "" for a PNG of `channel` (rgb, a), or with rgba the file as it is."""
+    """`form`: webp or jpeg for a preview of this quality, "" for a PNG of `channel` (rgb, a), or with rgba the file as it is. `side`: a
+    preview is no larger than this, wide or high; 0 is no bound."""
 
     form: str = ""
     quality: int = 90
     channel: str = "rgba"
+    side: int = 0
 
     @property
     def is_file(self) -> bool:
@@ -34,7 +36,8 @@ class Wish:
 
     @property
     def tag(self) -> str:
-        return "" if self.is_file else f"-{self.form}{self.quality if self.form else ''}{self.channel}"
+        side = f"-{self.side}" if self.side else ""
+        return "" if self.is_file else f"-{self.form}{self.quality if self.form else ''}{self.channel}{side}"
 
 
 def converted(path: Path, wish: Wish) -> tuple[bytes, str]:
@@ -44,6 +47,8 @@ def converted(path: Path, wish: Wish) -> tuple[bytes, str]:
         try:
             picture = image if wish.form else _channel(image, wish.channel)
             picture = picture.convert("RGB" if form == "jpeg" or not _has_alpha(picture) else "RGBA")
+            if wish.form and wish.side:
+                picture.thumbnail((wish.side, wish.side))
             made = io.BytesIO()
             picture.save(made, form, **({"quality": wish.quality} if wish.form else {}))
         except _BROKEN as error:

@@ -17,13 +17,18 @@ from starlette.types import ASGIApp
 from api.access import Access, AccessSettings
 from api.comfy_context import ComfyContext
 from api.docs_page import POLICY, docs_page
+from api.downloads import Downloads
 from api.error_answers import translate_errors
 from api.job_context import JobApi
 from api.jobs import job_routes
+from api.library import library_routes
 from api.metrics import CONTENT_TYPE, Metrics
+from api.models import model_routes
+from api.opening import opening_routes
 from api.queue_jobs import QueueJobs
 from api.queue_service import queue_routes
 from jobs.service import READY, Service
+from workflows.model_list import ModelList
 
 MIB = 2**20
 BODY_LIMITS = dict.fromkeys(("/upload/", "/api/upload/", "/api/predict/"), 110 * MIB)
@@ -40,25 +45,30 @@ class ServerParts:
     metrics: Metrics
     access: AccessSettings
     version: str
+    downloads: Downloads
     routers: Sequence[APIRouter] = ()
-    add_page: Callable[[FastAPI], FastAPI] | None = None
+    add_page: Callable[[FastAPI], None] | None = None
 
 
 def make_server_app(parts: ServerParts) -> ASGIApp:
     """Raises what `Access` raises for its settings."""
     app = FastAPI(title="Stillmotion", version=parts.version, description=_ABOUT, docs_url=None, redoc_url=None, openapi_url=None)
     translate_errors(app)
-    app.include_router(job_routes(job_api(parts.service)))
+    jobs = job_api(parts.service)
+    for routes in (opening_routes, library_routes, job_routes):  # in this order: ids of jobs may have slashes
+        app.include_router(routes(jobs))
+    app.include_router(model_routes(ModelList(parts.service.settings.data_dir), parts.downloads))
     app.include_router(queue_routes(parts.service.queues, parts.queue_jobs.submit, parts.queue_jobs.withdraw))
     for router in parts.routers:
         app.include_router(router)
     _add_health(app, parts)
     _add_docs(app)
+    guarded = Access(app, parts.access)  # what is wrong with its settings is said before the page is made
     if parts.add_page is None:
         app.add_route("/", lambda request: RedirectResponse("docs"), methods=list(_BOTH))
     else:
-        app = parts.add_page(app)
-    return Access(app, parts.access)
+        parts.add_page(app)
+    return guarded
 
 
 def comfy_context(service: Service, version: str) -> ComfyContext:

@@ -56,7 +56,11 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self.on_started()
+        try:
+            self.on_started()
+        except BaseException:
+            await self.lifespan.shutdown()  # or it would be broken off, and say so
+            raise
 
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or (self._is_asked and self.service.is_over)

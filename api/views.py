@@ -131,7 +131,11 @@ def _wish(call: Call) -> Wish:
         return Wish(channel=channel)
     form, _, quality = preview.partition(";")
     is_jpeg = form == "jpeg" and "a" not in call.query.get("channel", "")
-    return Wish("jpeg" if is_jpeg else "webp", min(int(quality), 100) if quality.isdecimal() and len(quality) < 5 else 90, channel)
+    return Wish("jpeg" if is_jpeg else "webp", min(_number(quality, 90), 100), channel, _number(call.query.get("size", ""), 0))
+
+
+def _number(text: str, otherwise: int) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 5 else otherwise
 
 
 def _is_known(call: Call, tag: str, modified: str) -> bool:

@@ -29,6 +29,7 @@ from typing import Any
 
 from api.access_settings import AccessSettings
 from api.comfy import comfy_routes
+from api.downloads import Downloads
 from api.metrics import Metrics
 from api.queue_jobs import QueueJobs
 from api.server import ServerParts, comfy_context, make_server_app
@@ -37,6 +38,7 @@ from errors import Canceled
 from jobs.job import Job, Outcome
 from jobs.service import Service
 from jobs.service_settings import StoreSettings, WorkSettings
+from pipelines.hub import HubSettings
 from workflows.nodes import catalog
 from workflows.templates import fill, find_template
 
@@ -68,8 +70,9 @@ def serve(folder: Path, has_engine: bool, told: Connection) -> None:
         closing(Service(store, WorkSettings(), catalog(), run=None if has_engine else multiply)) as service,
         closing(QueueJobs(service)) as queue_jobs,
     ):
-        comfy = comfy_routes(comfy_context(service, "benchmark"))
-        app = make_server_app(ServerParts(service, queue_jobs, Metrics(service), AccessSettings(no_auth=True), "benchmark", [comfy]))
+        comfy, access = comfy_routes(comfy_context(service, "benchmark")), AccessSettings(no_auth=True)
+        downloads = Downloads(service.settings.data_dir / "models", HubSettings(is_offline=True))
+        app = make_server_app(ServerParts(service, queue_jobs, Metrics(service), access, "benchmark", downloads, [comfy]))
 
         def begin() -> None:
             service.start()

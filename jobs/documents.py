@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -28,7 +27,7 @@ def output_document(job: Job, output: Output, root: str = "") -> dict[str, Any]:
     """A file, and where it can be had."""
     query = {"filename": output.filename, "subfolder": output.subfolder, "type": output.type}
     query |= {"owner": job.owner} if job.owner else {}
-    return {**asdict(output), "url": f"{root}/view?{urlencode(query)}"}
+    return {**vars(output), "url": f"{root}/view?{urlencode(query)}"}
 
 
 def error_document(job: Job) -> dict[str, Any] | None:
@@ -50,6 +49,17 @@ def progress_document(snapshot: Snapshot | None) -> dict[str, Any] | None:
 def utc(seconds: float | None) -> str | None:
     """ISO 8601, to the millisecond."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def moment(text: str | None) -> float | None:
+    """A day (UTC) or an ISO 8601 time in unix seconds. Raises InputError."""
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+        return found.replace(tzinfo=found.tzinfo or UTC).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{text[:50]!r} is no day or time.", "Write it as 2026-03-01 or 2026-03-01T12:00:00Z.") from error
 
 
 def day_start(text: str) -> float:

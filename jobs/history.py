@@ -6,10 +6,10 @@ import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from errors import UnknownJobError
-from jobs.job import ENDED, Job, JobStatus, Outcome, Submission
+from jobs.job import ENDED, FILM_SUFFIXES, Job, JobStatus, Outcome, Submission
 from jobs.progress import JobEvent
 from jobs.rows import check_id, check_text, file_columns, outcome_columns, submitted_columns, to_json, words_of
 from jobs.table import JobTable, check_status, marks
@@ -19,6 +19,9 @@ _SIMILAR = """
     SELECT run_seconds FROM jobs WHERE status = 'succeeded' AND is_whole AND work = :work AND device = :device
     ORDER BY seq DESC LIMIT :count
 """
+_FILM = " OR ".join(f"filename LIKE '%{suffix}'" for suffix in FILM_SUFFIXES)
+_SHOWN = "SELECT 1 FROM files WHERE job = seq AND kind <> 'beside'"
+_MAKES = {"film": f"EXISTS ({_SHOWN} AND ({_FILM}))", "still": f"EXISTS ({_SHOWN}) AND NOT EXISTS ({_SHOWN} AND ({_FILM}))", "": ""}
 _LAST_DEVICE = "SELECT device FROM jobs WHERE status = 'succeeded' AND is_whole AND work = ? ORDER BY seq DESC LIMIT 1"
 
 
@@ -32,7 +35,8 @@ class Page:
 
 @dataclass(frozen=True)
 class Usage:
-    """What one owner used on one day (UTC, "2026-03-07"), failed and canceled runs included."""
+    """What one owner used on one day (UTC, "2026-03-07"), failed and canceled runs included. `seconds` are those of the stages in which
+    something is generated: neither the start of PyTorch nor the loading of models counts, since who comes first is no reason to pay."""
 
     owner: str
     day: str
@@ -49,25 +53,38 @@ class History(JobTable):
         batch: str | None = None,
         tag: str | None = None,
         text: str = "",
+        template: str | None = None,
         is_favourite: bool | None = None,
         is_deleted: bool = False,
+        has_files: bool = False,
+        makes: Literal["", "film", "still"] = "",
+        since: float | None = None,
+        until: float | None = None,
         cursor: int | None = None,
         limit: int = 50,
     ) -> Page:
-        """The newest first. `text` is looked for in the title and in every text of the workflow, in small or capital letters."""
-        statuses = [status] if isinstance(status, str) else list(status or JobStatus)
+        """The newest first. `text` is looked for in the title and in every text of the workflow, in small or capital letters. `makes`: only
+        what has a film, or pictures and no film. `since` and `until`: when it was asked for, the second not included."""
+        statuses = [status] if isinstance(status, str) else list(status or ())
         wanted = " ".join(text.casefold().split()).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        is_open = bool(statuses) and not set(statuses) & set(ENDED)
+        by_status, by_owner = ("", "+") if is_open else ("+", "")  # a plus keeps SQLite from an index: few jobs are open, many have ended
         conditions: dict[str, Sequence[Any]] = {
-            f"status IN ({marks(statuses)})": statuses,
+            f"{by_owner}owner = ?": _given(owner),
+            f"{by_status}status IN ({marks(statuses) or '?'})": statuses,
             f"deleted_at IS {'NOT ' if is_deleted else ''}NULL": (),
-            "owner = ?": () if owner is None else (owner,),
-            "batch = ?": () if batch is None else (batch,),
-            "EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)": () if tag is None else (tag,),
+            "batch = ?": _given(batch),
+            "EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)": _given(tag),
+            "json_extract(extra, '$.template') = ?": _given(template),
             "words LIKE ? ESCAPE '\\'": (f"%{wanted}%",) if wanted else (),
-            "is_favourite = ?": () if is_favourite is None else (is_favourite,),
-            "seq < ?": () if cursor is None else (cursor,),
+            {None: "", True: "is_favourite", False: "NOT is_favourite"}[is_favourite]: (),
+            "created >= ?": _given(since),
+            "created < ?": _given(until),
+            "EXISTS (SELECT 1 FROM files WHERE job = seq)" if has_files else "": (),
+            _MAKES[makes]: (),
+            "seq < ?": _given(cursor),
         }
-        used = {sql: values for sql, values in conditions.items() if values or "?" not in sql}
+        used = {sql: values for sql, values in conditions.items() if sql and (values or "?" not in sql)}
         sql = f"SELECT * FROM jobs WHERE {' AND '.join(used)} ORDER BY seq DESC LIMIT ?"
         with self.database.connection() as connection:
             rows = connection.execute(sql, [*(value for values in used.values() for value in values), limit + 1]).fetchall()
@@ -162,3 +179,7 @@ class History(JobTable):
             if not connection.execute(f"UPDATE jobs SET {names} WHERE id = :_id", values | {"_id": job_id}).rowcount:
                 raise UnknownJobError(job_id)
             return self._job(connection, job_id)
+
+
+def _given(value: Any) -> tuple[Any, ...]:
+    return () if value is None else (value,)

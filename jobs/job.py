@@ -23,6 +23,8 @@ class JobStatus(StrEnum):
 
 
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED)
+FILM_SUFFIXES = (".mp4", ".webm", ".mov", ".mkv", ".gif", ".webp")  # what moves, of what nodes write
+VERIFIES = "verifies"  # in `extra`: the id of the job that this one does again, with nothing from the cache
 
 
 @dataclass(frozen=True)

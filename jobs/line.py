@@ -12,13 +12,13 @@ import math
 import shutil
 import sqlite3
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from errors import InputError, QueueFullError, StorageError
-from jobs.job import Job, JobStatus, Submission
-from jobs.progress import JobEvent
+from jobs.job import VERIFIES, Job, JobStatus, Submission
+from jobs.progress import EventKind, JobEvent
 from jobs.rows import check_id, submitted_columns
 from jobs.table import JobTable, check_status
 
@@ -36,6 +36,7 @@ _CLAIM = """
 """
 _WAITING = "SELECT id, owner, number, seq FROM jobs WHERE status = 'queued' ORDER BY number, seq"
 _OF_OWNER = "SELECT id, number FROM jobs WHERE status = 'queued' AND owner = ? AND id <> ? ORDER BY number, seq"
+_PLACES = 'Use "front", "back" or a number from 1 on; 1 is the front.'
 
 
 class Line(JobTable):
@@ -93,14 +94,23 @@ class Line(JobTable):
         """The same again as a new job; `change` gets a copy of the workflow and gives the new one, for instance with other seeds."""
         job = self.get(job_id)
         workflow = copy.deepcopy(job.workflow)
-        again = Submission(
-            workflow=change(workflow) if change else workflow,
-            owner=job.owner, title=job.title, tags=job.tags, extra=job.extra, targets=job.targets, work=job.work,
-        )  # fmt: skip
-        return self.submit(again)
+        return self._again(job, change(workflow) if change else workflow, _without(job.extra, VERIFIES))
+
+    def verify(self, job_id: str) -> Job:
+        """The very same as a new job that takes nothing from the cache, so that the two can be compared. Nobody is told of its end.
+
+        Raises UnknownJobError, JobStateError unless it has succeeded, and what `submit` raises.
+        """
+        job = self.get(job_id)
+        check_status(job, (JobStatus.SUCCEEDED,), "verified")
+        return self._again(job, job.workflow, _without(job.extra, "webhook") | {VERIFIES: job.id})
+
+    def _again(self, job: Job, workflow: dict[str, Any], extra: dict[str, Any]) -> Job:
+        same = {"owner": job.owner, "title": job.title, "tags": job.tags, "targets": job.targets, "work": job.work}
+        return self.submit(Submission(workflow, extra=extra, **same))
 
     def move(self, job_id: str, *, to: int | str = "back", before: str | None = None) -> Job:
-        """A waiting job to another place among the jobs of its owner: "front", "back", a place from 0 on, or before another job.
+        """A waiting job to another place among the jobs of its owner: "front", "back", a place from 1 on, or before another job.
 
         Raises UnknownJobError, JobStateError if either is not waiting, InputError for a place that makes no sense.
         """
@@ -135,16 +145,20 @@ class Line(JobTable):
         rounds = [(number, rank[owner], row["id"]) for owner, line in lines.items() for number, row in enumerate(line)]
         return {job_id: place for place, (_, _, job_id) in enumerate(sorted(rounds))}
 
-    def pause(self) -> None:
-        """What runs goes on; nothing new begins, not even after a restart, until `resume`."""
-        with self._changing() as (connection, events):
-            if connection.execute("INSERT OR IGNORE INTO switches VALUES ('paused')").rowcount:
-                events.append(JobEvent("", "paused"))
+    def pause(self) -> bool:
+        """What runs goes on; nothing new begins, not even after a restart, until `resume`. False if it was paused already."""
+        return self._switch("INSERT OR IGNORE INTO switches VALUES ('paused')", "paused")
 
-    def resume(self) -> None:
+    def resume(self) -> bool:
+        """False if it was not paused."""
+        return self._switch("DELETE FROM switches WHERE name = 'paused'", "resumed")
+
+    def _switch(self, sql: str, kind: EventKind) -> bool:
         with self._changing() as (connection, events):
-            if connection.execute("DELETE FROM switches WHERE name = 'paused'").rowcount:
-                events.append(JobEvent("", "resumed"))
+            is_changed = connection.execute(sql).rowcount > 0
+            if is_changed:
+                events.append(JobEvent("", kind))
+        return is_changed
 
     @property
     def is_paused(self) -> bool:
@@ -201,6 +215,10 @@ class Line(JobTable):
         return first + place
 
 
+def _without(extra: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in extra.items() if key != name}
+
+
 def _checked_number(submission: Submission, seq: int) -> float:
     """As ComfyUI: a given number is taken as it is, `front` negates the one that is drawn."""
     if submission.number is None:
@@ -214,8 +232,10 @@ def _place(to: int | str, others: Sequence[str]) -> int:
     if to in ("front", "back"):
         return 0 if to == "front" else len(others)
     if not isinstance(to, int) or isinstance(to, bool):
-        raise InputError(f"{to!r} is no place in the queue.", 'Use "front", "back" or a number from 0 on.')
-    return min(max(to, 0), len(others))
+        raise InputError(f"{to!r} is no place in the queue.", _PLACES)
+    if to < 1:
+        raise InputError(f"There is no place {to} in the queue.", _PLACES)
+    return min(to - 1, len(others))
 
 
 def _between(low: float | None, high: float) -> float | None:

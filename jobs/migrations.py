@@ -121,4 +121,11 @@ MIGRATIONS = [
         END;
         """,
     ),
+    (
+        "0004 a library of thousands: one owner's jobs, and favourites, the newest first",
+        """
+        CREATE INDEX jobs_of_owner ON jobs (owner, seq) WHERE deleted_at IS NULL;
+        CREATE INDEX jobs_favourite ON jobs (seq) WHERE is_favourite;
+        """,
+    ),
 ]

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.job import Job, Outcome, Output
+from jobs.job import VERIFIES, Job, Outcome, Output
 from jobs.keeping import record_of
 from jobs.publications import Journal
 from pipelines.progress import IsCanceled, Progress
@@ -53,7 +53,7 @@ class Runner:
         extra = job.extra.get("extra_pnginfo")
         run = self.engine.execute(
             workflow, folders, extra=extra if isinstance(extra, Mapping) else {}, tell=_Teller(report, folders), is_canceled=is_canceled,
-            journal=_Account(journal), keeps_metadata=not job.extra.get("without_metadata"),
+            journal=_Account(journal), keeps_metadata=not job.extra.get("without_metadata"), is_fresh=VERIFIES in job.extra,
         )  # fmt: skip
         outcome = outcome_of(run, advice(workflow, folders), folders)
         record(self.data_dir, job, outcome)

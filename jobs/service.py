@@ -71,7 +71,7 @@ class Service:
     def start(self) -> None:
         """Raises StorageError if another process works on this database."""
         self.store.recover()
-        self._unsubscribe = self.board.subscribe(_log_ending)
+        self._unsubscribe = self.board.subscribe(_log_changes)
         self.webhooks.start()
         self._thread.start()
         self._keeping.start()
@@ -86,6 +86,17 @@ class Service:
         while self._thread.is_alive() and (until is None or time.monotonic() < until):
             self._thread.join(0.2)
         return not self._thread.is_alive()
+
+    @property
+    def is_stuck(self) -> bool:
+        """The time to end is over, and PyTorch is still being loaded, which hears nobody."""
+        is_loaded = self._engine is not None and "placement" in vars(self._engine)
+        return self.worker.is_overdue and bool(self.worker.running) and not is_loaded
+
+    def give_up(self) -> None:
+        """What runs goes back into the line at once, for those who then end the process. Raises StorageError."""
+        if job_id := self.worker.running:
+            self.store.requeue(job_id)
 
     def close(self) -> None:
         """Ends what has not ended."""
@@ -184,8 +195,11 @@ class Service:
                 return
 
 
-def _log_ending(event: JobEvent) -> None:
-    if event.kind in ENDED:
+def _log_changes(event: JobEvent) -> None:
+    if event.kind == "started":
+        job = event.data["job"]
+        log.info("job %s begins: %r", job.id, job.title[:100])
+    elif event.kind in ENDED:
         job = event.data["job"]
         log.info("job %s %s after %.1f s: %r", job.id, event.kind, job.run_seconds, job.title[:100])
 

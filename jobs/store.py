@@ -101,7 +101,8 @@ class JobStore(Line, History, Retention, Publications):
             seconds = self._seconds_since(job_id, row["started"])
             connection.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", file_columns(row["seq"], outcome.all_files()))
             job = self._update(connection, job_id, JobStatus.RUNNING, values | {"status": status, "ended": now, "run_seconds": seconds})
-            connection.execute(_USED, (row["owner"], time.strftime("%Y-%m-%d", time.gmtime(now)), seconds))
+            used = sum(spent for stage, spent in outcome.stage_seconds.items() if stage != "loading")
+            connection.execute(_USED, (row["owner"], time.strftime("%Y-%m-%d", time.gmtime(now)), used))
             events.append(JobEvent(job_id, status.value, {"job": job}))
         self._began.pop(job_id, None)
         return True

@@ -53,6 +53,14 @@ class JobTable:
         with self.database.connection() as connection:
             return self._job(connection, job_id)
 
+    def ids_from(self, prefix: str, limit: int = 2) -> list[str]:
+        """Ids of jobs that begin so, the shortest first."""
+        sql = "SELECT id FROM jobs WHERE substr(id, 1, length(:prefix)) = :prefix ORDER BY length(id), id LIMIT :limit"
+        try:
+            return [row["id"] for row in self.database.read(sql, {"prefix": prefix, "limit": limit})]
+        except UnicodeEncodeError:  # half of a surrogate pair
+            return []
+
     def close(self) -> None:
         self.database.close()
 

@@ -55,6 +55,7 @@ class Worker:
     ) -> None:
         self.store, self.run, self.board, self.name = store, run, board, name
         self.on_idle, self.on_pause, self.poll_seconds, self.steady = on_idle, on_pause, poll_seconds, steady
+        self.running = ""  # the job that is being done
         self._deadline: float | None = None  # by `steady`; set once we should come to an end
         self._unwritten: tuple[Job, Callable[[], object]] | None = None  # how a job ended, until it is on the disk
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # a signal handler may put into it, whatever it interrupts
@@ -62,6 +63,11 @@ class Worker:
     @property
     def is_draining(self) -> bool:
         return self._deadline is not None
+
+    @property
+    def is_overdue(self) -> bool:
+        """What runs should have been over by now."""
+        return self._deadline is not None and self.steady() >= self._deadline
 
     def drain(self, seconds: float) -> None:
         """Begin nothing new. What runs may finish within `seconds`, and goes back into the queue otherwise. Returns at once; may be
@@ -139,23 +145,26 @@ class Worker:
 
     def _ending_of(self, job: Job) -> Callable[[], object]:
         """Run the job; gives what writes down how it ended."""
-        seen = _Seen(job.id, self.board)
+        seen, self.running = _Seen(job.id, self.board, self.steady), job.id
         try:
             outcome = self.run(job, seen.report, lambda: self._is_canceled(job.id), self.store.journal(job.id))
             return lambda: self.store.finish(job.id, outcome)
         except Canceled:
-            return lambda: self._put_back(job.id) or self.store.finish_canceled(job.id, seen.outcome)
+            outcome = seen.until_now()
+            return lambda: self._put_back(job.id) or self.store.finish_canceled(job.id, outcome)
         except StillmotionError as error:
             log.warning("The job %s failed: %s", job.id, error)
-            failure = Failure.of(error)
-            return lambda: self.store.fail(job.id, failure, seen.outcome)
+            failure, outcome = Failure.of(error), seen.until_now()
+            return lambda: self.store.fail(job.id, failure, outcome)
         except Exception as error:
-            failure, text = internal_failure(job.id, error)
-            return lambda: self.store.fail(job.id, failure, seen.outcome, text)
+            (failure, text), outcome = internal_failure(job.id, error), seen.until_now()
+            return lambda: self.store.fail(job.id, failure, outcome, text)
         except BaseException:  # Ctrl-C: up with it, but first the job must not be lost
             with suppress(StorageError):  # else it is found when we start again
-                self.store.requeue(job.id) or self.store.finish_canceled(job.id, seen.outcome)
+                self.store.requeue(job.id) or self.store.finish_canceled(job.id, seen.until_now())
             raise
+        finally:
+            self.running = ""
 
     def _write_what_is_left(self) -> None:
         """How the last job ended. It is forgotten only once it is on the disk. What cannot be written down at all is our mistake."""
@@ -176,7 +185,7 @@ class Worker:
         return self.is_draining and self.store.requeue(job_id)
 
     def _is_canceled(self, job_id: str) -> bool:
-        if self._deadline is not None and self.steady() >= self._deadline:
+        if self.is_overdue:
             return True
         try:
             return self.store.is_cancel_requested(job_id)
@@ -188,11 +197,28 @@ class Worker:
 class _Seen:
     """Passes on what a run reports, and keeps what it has already made, for the case that it does not get to its end."""
 
-    def __init__(self, job_id: str, board: Board) -> None:
-        self.job_id, self.board, self.outcome = job_id, board, Outcome()
+    def __init__(self, job_id: str, board: Board, steady: Callable[[], float]) -> None:
+        self.job_id, self.board, self.steady, self.outcome = job_id, board, steady, Outcome()
+        self._stage, self._since = "", steady()
+
+    def until_now(self) -> Outcome:
+        """What there is of it, and the seconds that each stage has taken."""
+        self._enter("")
+        return self.outcome
+
+    def _enter(self, stage: str) -> None:
+        now = self.steady()
+        if self._stage and self._stage != stage:
+            spent = self.outcome.stage_seconds
+            spent = spent | {self._stage: round(spent.get(self._stage, 0.0) + max(0.0, now - self._since), 3)}
+            self.outcome = replace(self.outcome, stage_seconds=spent)
+        if self._stage != stage:
+            self._stage, self._since = stage, now
 
     def report(self, kind: EventKind, data: dict[str, Any]) -> None:
-        if kind == "output":
+        if kind == "progress":
+            self._enter(data["stage"])
+        elif kind == "output":
             files = (*self.outcome.files, *data.get("files", ()))
             self.outcome = replace(self.outcome, outputs=self.outcome.outputs | {data["node_id"]: data["ui"]}, files=files)
         elif kind == "cached":

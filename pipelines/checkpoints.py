@@ -23,7 +23,8 @@ from errors import CheckpointError, InputError
 from pipelines.families import TensorInfo, Tensors, describe, identify, read_safetensors_header
 from pipelines.folders import Homes, describe_folder
 from pipelines.ldm import Source, locate
-from pipelines.lora import Lora, inspect_lora, match
+from pipelines.lora import Lora, match
+from pipelines.lora_files import inspect_lora
 from pipelines.schedules import ContinuousSigmas, DiscreteSigmas
 from pipelines.vae import describe_vae
 from pipelines.weights import FLOATS

@@ -149,7 +149,7 @@ def _vaes(folder: Path) -> Iterator[Finding]:
 
 
 def _loras(folder: Path) -> Iterator[Finding]:
-    from pipelines.lora import inspect_lora
+    from pipelines.lora_files import inspect_lora
     from pipelines.model_files import list_files
 
     for name, path in list_files(folder).items():

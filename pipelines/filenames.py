@@ -92,11 +92,7 @@ def next_name(
 
     Raises InputError for a prefix that leaves the directory or cannot be a file name, StorageError if a folder cannot be made.
     """
-    now = now or datetime.now()
-    values = {"width": str(width), "height": str(height), "year": str(now.year)}
-    values |= {unit: f"{getattr(now, unit):02}" for unit in ("month", "day", "hour", "minute", "second")}
-    filled = re.sub("%([a-z]+)%", lambda match: values.get(match[1], match[0]), _checked_text(prefix))
-    *folders, stem = _checked_parts(filled, prefix)
+    *folders, stem = prefix_parts(prefix, width, height, now)
     directory = Path(directory)
     folder = directory.joinpath(*folders)
     try:
@@ -110,6 +106,15 @@ def next_name(
     except OSError as error:
         raise storage_error(folder, error) from error
     return NumberedName(folder, stem, style, told)
+
+
+def prefix_parts(prefix: str, width: int = 0, height: int = 0, now: datetime | None = None) -> list[str]:
+    """The folders that the prefix names, and last the start of the name. No disk is looked at. Raises InputError."""
+    now = now or datetime.now()
+    values = {"width": str(width), "height": str(height), "year": str(now.year)}
+    values |= {unit: f"{getattr(now, unit):02}" for unit in ("month", "day", "hour", "minute", "second")}
+    filled = re.sub("%([a-z]+)%", lambda match: values.get(match[1], match[0]), _checked_text(prefix))
+    return _checked_parts(filled, prefix)
 
 
 def check_room(folder: Path, needed: int) -> None:

@@ -132,11 +132,81 @@ def test_jobs_are_moved_canceled_tried_again_duplicated_and_deleted(run) -> None
 
 
 def test_the_queue_is_paused_and_resumed(run, tmp_path) -> None:
-    assert run("jobs", "pause") == "The queue is paused.\n"
+    assert run("jobs", "resume") == "The queue was not paused.\n"
+    assert run("jobs", "pause") == "The queue is paused: what runs goes on, nothing else begins.\n"
+    assert run("jobs", "pause") == "The queue was paused already.\n"
     store = JobStore(tmp_path / "data" / "jobs.sqlite")
     assert store.is_paused
     store.close()
-    assert run("jobs", "resume") == "The queue is not paused.\n"
+    assert run("jobs", "resume") == "The queue goes on.\n"
+
+
+def test_an_id_may_be_cut_short_and_all_are_checked_before_any_is_changed(run, tmp_path) -> None:
+    first, second = (job["id"] for job in jobs(run, "submit", "--prompt", "a boat", "--seeds", 2))
+    assert [job["id"] for job in jobs(run, "favourite", first[:8], second[:8], first)] == [first, second]
+    for wrong in ("nope", first[:3], "%%%%"):
+        assert f"There is no job {wrong!r}" in run("jobs", "favourite", first, wrong, "--off", fails=True)
+    assert json.loads(run("jobs", "show", first[:8]))["is_favourite"]
+    jobs(run, "move", second[:8], "--before", first[:8])
+    store = JobStore(tmp_path / "data" / "jobs.sqlite")
+    assert [job_id for job_id, _ in sorted(store.positions().items(), key=lambda one: one[1])] == [second, first]
+    for name in ("boat", "boat-2", "boat-3"):
+        store.submit(Submission({"1": {}}, job_id=name))
+    store.close()
+    assert jobs(run, "cancel", "boat")[0]["id"] == "boat"  # a whole one is never short for another
+    assert "Several jobs begin with 'boat-'" in run("jobs", "cancel", "boat-", fails=True)
+
+
+def test_places_count_from_one(run, tmp_path) -> None:
+    first, second, third = (job["id"] for job in jobs(run, "submit", "--prompt", "a boat", "--seeds", 3))
+    run("jobs", "move", third, "--to", 1)
+    run("jobs", "move", first, "--to", 3)
+    store = JobStore(tmp_path / "data" / "jobs.sqlite")
+    assert store.positions() == {third: 0, second: 1, first: 2}
+    store.close()
+    assert "There is no place 0" in run("jobs", "move", first, "--to", 0, fails=True)
+
+
+def test_who_only_looks_makes_no_folders(run, tmp_path, capsys) -> None:
+    assert jobs(run, "list") == []
+    assert app.main(["jobs", "list", "--data-dir", str(tmp_path / "data")]) == 0
+    assert "there are no jobs in" in capsys.readouterr().err
+    assert "There is no job 'nobody'" in run("jobs", "cancel", "nobody", fails=True)
+    assert json.loads(run("usage", "--json")) == []
+    run("keep", "--keep-days", 1, "--dry-run")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_file_that_is_no_json_is_named(run, tmp_path) -> None:
+    (tmp_path / "film.json").write_text('{"3": True}')
+    for words in (("jobs", "submit"), ("run",)):
+        said = run(*words, tmp_path / "film.json", fails=True)
+        assert f"{tmp_path / 'film.json'} is no valid JSON" in said
+        assert "True is Python's" in said
+
+
+def test_a_webhook_to_a_private_address_is_refused_as_by_the_server(run, monkeypatch) -> None:
+    words = "jobs", "submit", "--prompt", "a boat", "--webhook", "http://127.0.0.1:9/done"
+    assert "an address of this machine" in run(*words, fails=True)
+    run(*words, "--webhook-private")
+    monkeypatch.setenv("STILLMOTION_WEBHOOK_PRIVATE", "1")
+    run(*words)
+
+
+@pytest.mark.parametrize("prefix", ["../out", "/etc/film", "a\u0007b", "", "x" * 250])
+def test_a_bad_start_of_file_names_is_refused_at_once(run, tmp_path, prefix) -> None:
+    graph = {i: node | {"inputs": dict(node["inputs"])} for i, node in GRAPH.items()}
+    for node in graph.values():
+        if "filename_prefix" in node["inputs"]:
+            node["inputs"]["filename_prefix"] = prefix
+    (tmp_path / "a.json").write_text(json.dumps(graph))
+    assert "prefix" in run("jobs", "submit", tmp_path / "a.json", fails=True)
+    assert "prefix" in run("jobs", "submit", "--prompt", "x", "--set", f"prefix={prefix}", fails=True)
+    assert jobs(run, "list") == []
+
+
+def test_reindex_says_what_it_cannot_find_again(run) -> None:
+    assert "jobs that have not succeeded, favourites, usage" in run("reindex")
 
 
 def test_usage_as_a_table_and_as_json(run, tmp_path) -> None:
@@ -144,7 +214,7 @@ def test_usage_as_a_table_and_as_json(run, tmp_path) -> None:
     store = JobStore(tmp_path / "data" / "jobs.sqlite")
     job = store.submit(Submission({"1": {}}, owner="bo"))
     store.claim("test")
-    store.finish(job.id, Outcome())
+    store.finish(job.id, Outcome(stage_seconds={"still": 2.0, "loading": 7.0}))
     store.close()
     assert run("usage").splitlines()[-1].startswith("total")
     assert [one["owner"] for one in json.loads(run("usage", "--json", "--since", "2020-01-01"))] == ["bo"]

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import app
+from jobs.store import JobStore
 
 ROOT = Path(__file__).parent.parent
 SECONDS_TO_ANSWER = 6.0
@@ -106,6 +107,32 @@ def test_a_worker_ends_when_nothing_waits(tmp_path: Path) -> None:
     with process("work", "--until-empty", "--data-dir", tmp_path) as started:
         _, log = started.communicate(timeout=20)
     assert (started.returncode, "Traceback" in log) == (0, False)
+
+
+@pytest.mark.parametrize(("drain", "signals", "code"), [(0.2, 1, 0), (600, 2, 130)])
+def test_ctrl_c_is_heard_while_pytorch_loads_and_a_second_one_ends_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], drain: float, signals: int, code: int
+) -> None:
+    slow = tmp_path / "slow" / "torch"
+    slow.mkdir(parents=True)
+    (slow / "__init__.py").write_text(f"open({str(tmp_path / 'loads')!r}, 'w').close()\nimport time\ntime.sleep(600)\n")
+    data = tmp_path / "data"
+    assert app.main(["jobs", "submit", "--prompt", "a boat", "--title", "Boat", "--data-dir", str(data)]) == 0
+    capsys.readouterr()
+    with process("work", "--data-dir", data, "--drain", drain, PYTHONPATH=str(slow.parent)) as started:
+        until = time.monotonic() + 20
+        while not (tmp_path / "loads").exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        for _ in range(signals):
+            started.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        _, log = started.communicate(timeout=20)
+    assert (started.returncode, "Traceback" in log) == (code, False), log
+    assert "begins: 'Boat'" in log
+    assert "once more ends at once" in log
+    with contextlib.closing(JobStore(data / "jobs.sqlite")) as store:
+        assert [(job.status, job.attempts) for job in store.list_jobs().jobs] == [("queued", 0)]
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="nobody tells here which signals are heard")

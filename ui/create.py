@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import secrets
 from collections.abc import Mapping
@@ -11,14 +12,19 @@ from typing import Any
 import gradio as gr
 
 from api import films
+from api.asking import checked, wish
 from api.job_context import JobApi
 from api.job_models import FilmRequest
-from api.jobs import _Jobs
+from api.opening import estimated
 from api.users import User
 from errors import StillmotionError
 from ui.form import PACES, FormState, title_of
-from ui.words import known
-from workflows.templates import all_templates, find_template
+from ui.words import known, say
+from workflows.opening import open_workflow
+from workflows.templates import Template, all_templates, find_template
+
+_VERBS = {"text_to_still": "form.make_still", "stills_to_choose": "form.make_stills"}
+OWN = ""  # instead of a template's id: the form is drawn from a workflow that was opened
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,75 @@ class Creator:
                 return replace(state, template=data["template"], values=data["values"], opened=None), None
             case "put":
                 return replace(state, template=data["template"], values={**state.values, **data["values"]}, opened=None), None
+            case "opened":
+                return self._opened(state, json.loads(data["document"]))
             case _:
                 return state, None
+
+    def choices(self, state: FormState) -> list[tuple[str, str]]:
+        own = [(say(state.language, "form.own"), OWN)] if state.opened else []
+        return own + [(title_of({"title": one.title}, state.language), one.id) for one in all_templates(self.api.data_dir).values()]
+
+    def document(self, state: FormState, user: User) -> Mapping[str, Any]:
+        """The form as the job API tells it, its help in the person's language."""
+        return films.document(self._template(state, user), self.api.catalog, self.api.folders(user), state.language)
+
+    def choose(self, template: str, state: FormState, typed: Mapping[str, Any]) -> FormState:
+        """Another template; what both have stays."""
+        return replace(state, template=template, values={**state.values, **typed})
+
+    def pace(self, bucket: Any) -> Any:
+        """The word for a number, if it has one."""
+        return bucket if bucket in dict(PACES).values() else None
+
+    def verb(self, state: FormState) -> str:
+        return _VERBS.get(state.template, "form.make")
+
+    def missing_lines(self, state: FormState) -> str:
+        """What an opened workflow needs that is not here, and what was changed in it, as HTML."""
+        if state.template != OWN or not state.opened:
+            return ""
+        language = state.language
+        lines = [lack_text(one, language) for one in state.opened["missing"]]
+        parts = [f"<p>{html.escape(say(language, 'open.foreign'))}</p>"]
+        parts += [f'<p class="sm-bad">{html.escape(say(language, "open.missing"))}</p>'] if lines else []
+        items = "".join(f"<li>{html.escape(line)}</li>" for line in [*lines, *state.opened["notes"]])
+        return f'<div class="sm-opened">{"".join(parts)}<ul>{items}</ul></div>'
+
+    def estimate_line(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
+        """One line, as HTML: seconds, length, size, memory; or why it cannot be made."""
+        try:
+            found = estimated(self.api, self._request(state, values), user)
+        except StillmotionError as error:
+            return f'<span class="sm-bad">{html.escape(say(state.language, "form.cannot", reason=error.message))}</span>'
+        parts = list(cost_parts(found, state.language))
+        warnings = "".join(f"<br>{html.escape(line)}" for line in found["warnings"])
+        return html.escape(" · ".join(parts)) + warnings
+
+    def submit(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
+        body = self._request(state, values)
+        try:
+            submission, _ = checked(self.api, wish(self.api, body, user), body, user)
+            job = self.api.store.submit(submission)
+        except StillmotionError as error:
+            return message("failed", code=error.code, message=error.message, hint=error.hint)
+        return message("submitted", jobs=[job.id])
+
+    def _request(self, state: FormState, values: Mapping[str, Any]) -> FilmRequest:
+        form = {"workflow": state.opened["workflow"]} if state.template == OWN and state.opened else {"template": state.template}
+        return FilmRequest(**form, **values)
+
+    def _opened(self, state: FormState, document: Mapping[str, Any]) -> tuple[FormState, str]:
+        """`document`: what `/api/open` answered."""
+        kept = {name: document[name] for name in ("workflow", "missing", "notes")}
+        told = message("note", key="open.own" if document["template"] is None else "open.done")
+        template = document["template"] or OWN
+        return replace(state, template=template, values=document["values"], opened=kept if template == OWN else None), told
+
+    def _template(self, state: FormState, user: User) -> Template:
+        if state.template == OWN and state.opened:
+            return open_workflow(state.opened["workflow"], self.api.catalog, self.api.folders(user)).template
+        return all_templates(self.api.data_dir).get(state.template) or find_template("text_to_film")
 
     def _with_draft(self, state: FormState, draft: str) -> FormState:
         try:
@@ -49,39 +122,38 @@ class Creator:
             template, values = kept["template"], dict(kept["values"])
         except (ValueError, KeyError, TypeError):
             return state
-        return replace(state, template=template, values=values) if template in self._templates() else state
+        is_there = state.opened is not None if template == OWN else template in all_templates(self.api.data_dir)
+        return replace(state, template=template, values=values) if is_there else state
 
-    def choices(self, state: FormState) -> list[tuple[str, str]]:
-        return [(title_of({"title": one.title}, state.language), one.id) for one in self._templates().values()]
 
-    def document(self, state: FormState, user: User) -> Mapping[str, Any]:
-        """The template as the job API tells it, its help in the person's language."""
-        template = self._templates().get(state.template) or find_template("text_to_film")
-        return films.document(template, self.api.catalog, self.api.folders(user), state.language)
+def cost_parts(found: Mapping[str, Any], language: str) -> list[str]:
+    """What is known of an estimate, in words; what is not known is not said."""
+    parts = [say(language, "estimate.unknown") if found["seconds"] is None else f"≈ {duration(found['seconds'], language)}"]
+    if found["queue_seconds"]:
+        parts.append(say(language, "estimate.wait", time=duration(found["queue_seconds"], language)))
+    if found["film_seconds"]:
+        parts.append(say(language, "estimate.film", frames=found["frames"], seconds=f"{found['film_seconds']:.1f}"))
+    if found["bytes"]:
+        parts.append(f"{found['bytes'] / 1e6:.1f} MB")
+    if found["memory_bytes"]:
+        parts.append(f"{found['memory_bytes'] / 2**30:.1f} GiB")
+    return parts
 
-    def choose(self, template: str, state: FormState, typed: Mapping[str, Any]) -> FormState:
-        """Another template; what both have stays."""
-        return replace(state, template=template, values={**state.values, **typed}, opened=None)
 
-    def pace(self, bucket: Any) -> Any:
-        """The word for a number, if it has one."""
-        return bucket if bucket in dict(PACES).values() else None
+def duration(seconds: float, language: str) -> str:
+    if seconds < 90:
+        return say(language, "time.seconds", count=max(1, round(seconds)))
+    if seconds < 5400:
+        return say(language, "time.minutes", count=round(seconds / 60))
+    return say(language, "time.hours", count=f"{seconds / 3600:.1f}")
 
-    def verb(self, state: FormState) -> str:
-        return {"text_to_still": "form.make_still", "stills_to_choose": "form.make_stills"}.get(state.template, "form.make")
 
-    def estimate_line(self, document: Mapping[str, Any], state: FormState, user: User, values: Mapping[str, Any]) -> str:
-        return ""
-
-    def submit(self, document: Mapping[str, Any], state: FormState, user: User, values: Mapping[str, Any]) -> str:
-        try:
-            job = _Jobs(self.api)._make_film(FilmRequest(template=state.template, **values), user)
-        except StillmotionError as error:
-            return message("failed", code=error.code, message=error.message, hint=error.hint)
-        return message("submitted", jobs=[job.id])
-
-    def _templates(self) -> Mapping[str, Any]:
-        return all_templates(self.api.data_dir)
+def lack_text(lack: Mapping[str, str], language: str) -> str:
+    """What is missing, where it belongs, and the nearest that is there."""
+    if lack["kind"] not in ("node", "model", "picture") or not lack["name"]:
+        return lack["text"]
+    text = say(language, f"missing.{lack['kind']}", name=lack["name"], folder=lack["folder"])
+    return text + (say(language, "missing.nearest", name=lack["nearest"]) if lack["nearest"] else "")
 
 
 def message(kind: str, **data: Any) -> str:

@@ -44,13 +44,13 @@ _AT_START = """() => {
 }"""
 
 
-def add_page(app: FastAPI, api: JobApi) -> FastAPI:
+def add_page(app: FastAPI, api: JobApi) -> None:
     """The page under "/", and its files."""
     app.add_route("/page/texts.json", lambda request: JSONResponse(words()), methods=["GET"])
     app.mount("/page", StaticFiles(directory=ASSETS / "page"))
     app.mount("/examples", StaticFiles(directory=ASSETS / "examples"))
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    return gr.mount_gradio_app(
+    gr.mount_gradio_app(
         app, make_page(api), path="/", theme=THEME, head=_HEAD, run_history=False, enable_monitoring=False, footer_links=[],
         show_error=True, max_file_size="110mb",
     )  # fmt: skip
@@ -94,6 +94,9 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
         )  # fmt: skip
         gr.HTML('<div id="sm-open"></div>', apply_default_css=False, min_width=10)
 
+    if lines := creator.missing_lines(shown):
+        gr.HTML(lines, apply_default_css=False)
+
     def draw_examples(prompt: gr.components.Component) -> None:
         with gr.Row(elem_classes="sm-examples"):
             for key in ("rocket", "boat", "balloon", "train"):
@@ -108,15 +111,15 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
     if drawn.size is not None:
         sides = [drawn.fields["width"], drawn.fields["height"]]
         drawn.size.input(lambda size: [int(side) for side in size.split(" x ")], drawn.size, sides, queue=False, **hidden)
-    estimate = gr.HTML(creator.estimate_line(document, shown, user, {}), elem_id="sm-estimate", apply_default_css=False)
+    estimate = gr.HTML(creator.estimate_line(shown, user, shown.values), elem_id="sm-estimate", apply_default_css=False)
     make = gr.Button(say(language, creator.verb(shown)), variant="primary", elem_id="sm-make")
     names, components = list(drawn.fields), list(drawn.fields.values())
 
     def submit(request: gr.Request, *values: Any) -> str:
-        return creator.submit(document, shown, user_of(request), given_values(document, names, values))
+        return creator.submit(shown, user_of(request), given_values(document, names, values))
 
     def estimated(request: gr.Request, *values: Any) -> str:
-        return creator.estimate_line(document, shown, user_of(request), given_values(document, names, values))
+        return creator.estimate_line(shown, user_of(request), given_values(document, names, values))
 
     def choose(wanted: str, *values: Any) -> FormState:
         return creator.choose(wanted, shown, dict(zip(names, values, strict=True)))

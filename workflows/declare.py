@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from errors import InputError
+from pipelines.filenames import prefix_parts
 from pipelines.parameters import Choice, LoraNames, Number, Switch, Text
 from pipelines.values import (
     Audio,
@@ -55,6 +56,17 @@ class Extra:
     """An input that ComfyUI's forms do not show and that is taken if it is given, as VideoHelperSuite's formats have them."""
 
     declaration: Any
+
+
+@dataclass(frozen=True)
+class FilePrefix(Text):
+    """How the names of files begin that a node writes; see `pipelines.filenames.next_name`."""
+
+    max_length: int = 300
+
+    def check(self, name: str, value: Any, kind: type) -> None:
+        super().check(name, value, kind)
+        prefix_parts(value)
 
 
 Declaration = Number | Choice | Text | Switch | LoraNames | FileChoice

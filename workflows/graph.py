@@ -120,8 +120,9 @@ class Workflow:
         return [node for node in self.nodes.values() if node.node_class.name in names]
 
 
-def read_json(text: bytes | str) -> Any:
-    """Raises WorkflowError that says where it is no JSON, and that Python's True, False and None are none; see also `check_readable`."""
+def read_json(text: bytes | str, what: str = "The request") -> Any:
+    """`what` is read, for people. Raises WorkflowError that says where it is no JSON, and that Python's True, False and None are none; see
+    also `check_readable`."""
     try:
         document = json.loads(text, parse_constant=lambda name: _no_constant(name))
     except (ValueError, RecursionError) as error:
@@ -129,20 +130,20 @@ def read_json(text: bytes | str) -> Any:
         place = getattr(error, "pos", 0)
         word = next((word for word in ("True", "False", "None") if shown[place:].startswith(word)), "")
         hint = f" {word} is Python's; JSON has {({'None': 'null'}).get(word, word.lower())}." if word else ""
-        raise WorkflowError("invalid_json", "The request is no valid JSON.", f"{error}.{hint}") from error
-    check_readable(document)
+        raise WorkflowError("invalid_json", f"{what} is no valid JSON.", f"{error}.{hint}") from error
+    check_readable(document, what)
     return document
 
 
-def check_readable(document: Any) -> None:
+def check_readable(document: Any, what: str = "The request") -> None:
     """Whether it will come out of a table, and out of every program's parser, as it came in. Raises WorkflowError."""
     depth, edge = 0, [document]
     while edge:
         if any(isinstance(one, float) and not math.isfinite(one) for one in edge):
-            raise WorkflowError("invalid_json", "The request is no valid JSON.", "It holds a number that is too large, such as 1e999.")
+            raise WorkflowError("invalid_json", f"{what} is no valid JSON.", "It holds a number that is too large, such as 1e999.")
         depth += 1
         if depth > MAX_DEPTH:
-            raise WorkflowError("invalid_json", "The request is nested too deeply.", f"{MAX_DEPTH} levels are the most.")
+            raise WorkflowError("invalid_json", f"{what} is nested too deeply.", f"{MAX_DEPTH} levels are the most.")
         inner = [one.values() if isinstance(one, dict) else one for one in edge if isinstance(one, dict | list)]
         edge = [value for values in inner for value in values]
 
@@ -224,7 +225,7 @@ class _Check:
         found, edge = {output: None}, [output]
         while edge:
             for value in self.graph[edge.pop()].get("inputs", {}).values():
-                if _is_link(value) and value[0] in self.graph and value[0] not in found:
+                if is_link(value) and value[0] in self.graph and value[0] not in found:
                     found[value[0]] = None
                     edge.append(value[0])
         return found
@@ -257,7 +258,7 @@ class _Check:
         return value
 
     def _link(self, i: str, declared: Input, value: list[Any]) -> Link | None:
-        if not _is_link(value):
+        if not is_link(value):
             return self._bad_link(i, declared, value, "must be a length-2 list of [node_id, slot_index]")
         if isinstance(declared.declaration, FileChoice):
             return self._bad_link(i, declared, value, "the name of a file has to be written")
@@ -318,7 +319,8 @@ class _Check:
         return graph
 
 
-def _is_link(value: Any) -> bool:
+def is_link(value: Any) -> bool:
+    """Whether a value is a link: [node, slot]."""
     return (
         isinstance(value, list)
         and len(value) == 2

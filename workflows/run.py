@@ -167,20 +167,29 @@ class Engine:
         is_canceled: IsCanceled = never,
         journal: Journal | None = None,
         keeps_metadata: bool = True,
+        is_fresh: bool = False,
     ) -> Run:
-        """Run the workflow; `extra` is kept in its files, or with `keeps_metadata` off nothing is.
+        """Run the workflow; `extra` is kept in its files, or with `keeps_metadata` off nothing is. `is_fresh`: no kept result is taken.
 
         Raises InputError, CheckpointError, StorageError and UnreadableFileError before any work where it can be known;
         MemoryExhaustedError, EncodingError, Canceled. An error has the node in `node`."""
         context = JobContext(folders, workflow.graph, extra or {}, keeps_metadata=keeps_metadata)
-        return _Job(self, workflow, context, tell, is_canceled, journal or NoJournal()).run()
+        return _Job(self, workflow, context, tell, is_canceled, journal or NoJournal(), is_fresh=is_fresh).run()
 
 
 class _Job:
     def __init__(
-        self, engine: Engine, workflow: Workflow, context: JobContext, tell: Tell, is_canceled: IsCanceled, journal: Journal
+        self,
+        engine: Engine,
+        workflow: Workflow,
+        context: JobContext,
+        tell: Tell,
+        is_canceled: IsCanceled,
+        journal: Journal,
+        *,
+        is_fresh: bool = False,
     ) -> None:
-        self.engine, self.workflow, self.tell, self.is_canceled = engine, workflow, tell, is_canceled
+        self.engine, self.workflow, self.tell, self.is_canceled, self.is_fresh = engine, workflow, tell, is_canceled, is_fresh
         self.journal, self.context, self.folders = journal, context, context.folders
         self.order, self.node = workflow.order(), ""
         self.clock = StageClock(lambda progress: tell(dataclasses.replace(progress, node=self.node)))
@@ -246,7 +255,7 @@ class _Job:
             if i in needed or i in self.values:
                 continue
             node = self.workflow.nodes[i]
-            kept = None if node.node_class.is_changing else self.engine.cache.get(self.keys[i])
+            kept = None if self.is_fresh or node.node_class.is_changing else self.engine.cache.get(self.keys[i])
             if kept is not None:
                 self.values[i] = kept
                 continue

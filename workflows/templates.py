@@ -24,7 +24,7 @@ log = logging.getLogger("stillmotion.templates")
 
 FOLDER = Path(__file__).parent / "templates"
 RANDOM_SEEDS = 2**32  # as many as every program can say without rounding
-_OPEN = (None, "", "random", -1, "-1")
+OPEN = (None, "", "random", -1, "-1")
 Graph = dict[str, dict[str, Any]]
 
 
@@ -114,8 +114,8 @@ def fill(template: Template, values: Mapping[str, Any], *, is_draft: bool = Fals
     fields = template.fields()
     unknown = next((name for name in values if name not in fields), None)
     if unknown is not None:
-        raise UnknownNameError(f"field of {template.id}", unknown, fields)
-    given = {name: value for name, value in values.items() if not (fields[name].seed and value in _OPEN)}
+        raise UnknownNameError(f"field of {template.id or 'this workflow'}", unknown, fields)
+    given = {name: value for name, value in values.items() if not (fields[name].seed and value in OPEN)}
     settled = (dict(template.draft) if is_draft else {}) | given
     for name, other in template.follows.items():
         if name not in settled and other in settled:

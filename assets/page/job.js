@@ -166,10 +166,9 @@ export function mount(element, page) {
 
   // The same film with something changed: what stays the same is taken from what is known.
   async function changed(shown, change) {
-    const { template, values } = await server.send("POST", "api/open", { job: shown.id });
-    if (!template) throw Object.assign(new Error(say("open.foreign.change")), { code: "foreign", message: say("open.foreign.change") });
-    const wanted = Object.fromEntries(Object.entries({ ...values, ...change(values) }).filter(([, value]) => value !== null));
-    return opened(await server.send("POST", "api/films", { template, ...wanted }));
+    const { template, values, workflow } = await server.send("POST", "api/open", { job: shown.id });
+    const wanted = Object.fromEntries(Object.entries({ ...(template ? values : {}), ...change(values) }).filter(([, value]) => value !== null));
+    return opened(await server.send("POST", "api/films", template ? { template, ...wanted } : { workflow, ...wanted }));
   }
 
   const smallerAgain = (shown) => changed(shown, (values) => ({ frames: Math.max(2, Math.round((values.frames ?? 14) / 2)), width: half(values.width), height: half(values.height) }));

@@ -52,7 +52,7 @@ window.stillmotion = {
     const { kind, ...data } = JSON.parse(message);
     if (kind === "submitted") show("create", { job: data.jobs[0], isNew: true, count: data.jobs.length });
     if (kind === "failed") page.fail(data);
-    if (kind === "note") toast(data.text);
+    if (kind === "note") toast(say(data.key));
   },
 };
 

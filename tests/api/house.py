@@ -16,6 +16,7 @@ import uvicorn
 from api.access import AccessSettings
 from api.access_settings import SERVER_OPTIONS
 from api.comfy import comfy_routes
+from api.downloads import Downloads
 from api.metrics import Metrics
 from api.queue_jobs import QueueJobs
 from api.server import BODY_LIMITS, ServerParts, comfy_context, make_server_app
@@ -23,6 +24,7 @@ from errors import Canceled, InputError
 from jobs.job import Job, Outcome
 from jobs.service import Service
 from jobs.service_settings import StoreSettings, WorkSettings
+from pipelines.hub import HubSettings
 from workflows.folders import Folders
 from workflows.nodes import catalog
 
@@ -102,6 +104,7 @@ def living(
     works: bool = True,
     routers: Any = (),
     add_page: Any = None,
+    hub: HubSettings | None = None,
     **access: Any,
 ) -> Iterator[House]:
     """`access`: settings of `AccessSettings`; `works` False: the worker is not started."""
@@ -111,7 +114,9 @@ def living(
     queue_jobs, metrics = QueueJobs(service), Metrics(service)
     others = [comfy_routes(comfy_context(service, "1.2.3")), *routers]
     settings = AccessSettings(body_limits=BODY_LIMITS, **access)
-    app = make_server_app(ServerParts(service, queue_jobs, metrics, settings, "1.2.3", others, add_page))
+    downloads = Downloads(folder / "models", hub or HubSettings(is_offline=True))
+    app = make_server_app(ServerParts(service, queue_jobs, metrics, settings, "1.2.3", downloads, others, add_page))
+    downloads.start()
     if works:
         service.start()
         queue_jobs.start()
@@ -120,6 +125,7 @@ def living(
             yield House(url, service, gpu, client, app)
     finally:
         gpu.go.set()
+        downloads.close()
         queue_jobs.close()
         service.close()
 

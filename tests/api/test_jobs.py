@@ -173,8 +173,9 @@ def test_waiting_jobs_have_a_place_can_be_moved_and_canceled(waiting: House) -> 
     assert [places[one] for one in (first, second, third)] == [1, 2, 3]
     assert waiting.post(f"/api/jobs/{third}/move", {"to": "front"}).json()["place"] == 1
     assert waiting.post(f"/api/jobs/{third}/move", {"before": second}).json()["place"] == 2
-    assert waiting.post(f"/api/jobs/{third}/move", {"to": 2}).json()["place"] == 3
+    assert waiting.post(f"/api/jobs/{third}/move", {"to": 3}).json()["place"] == 3
     assert waiting.post(f"/api/jobs/{third}/move", {"to": "up"}).status_code == 400
+    assert waiting.post(f"/api/jobs/{third}/move", {"to": 0}).status_code == 400
     assert waiting.post(f"/api/jobs/{third}/move", {"before": "nobody"}).status_code == 404
     assert waiting.post(f"/api/jobs/{first}/cancel").json()["status"] == "canceled"
     assert waiting.post(f"/api/jobs/{first}/cancel").json()["error"]["code"] == "wrong_state"
@@ -360,3 +361,18 @@ def test_jobs_of_before_the_start_are_done(tmp_path: Path, fast_disk: None) -> N
         house.service.store.submit(Submission(GRAPH, job_id="early"))
     with living(tmp_path) as house:
         until(lambda: house.job("early")["status"] == "succeeded")
+
+
+def test_a_bad_start_of_file_names_is_refused_at_every_door(house: House) -> None:
+    answer = house.post("/api/films", {"prompt": "a boat", "prefix": "../out"})
+    assert (answer.status_code, list(answer.json()["error"]["fields"])) == (400, ["prefix"])
+    graph = {i: node | {"inputs": dict(node["inputs"])} for i, node in GRAPH.items()}
+    (saving,) = [i for i, node in graph.items() if "filename_prefix" in node["inputs"]]
+    graph[saving]["inputs"]["filename_prefix"] = "a/../../b"
+    for path, body in (("/api/jobs", {"workflow": graph}), ("/prompt", {"prompt": graph})):
+        answer = house.post(path, body)
+        assert answer.status_code == 400, path
+        assert "leads out of the output folder" in answer.text, path
+    house.post("/api_prompt?task_id=leaves", graph)
+    sink = house.get("/api/predict/svd/sink?_index_=0&_length_=1&_timeout_=10s&_raw_=true&task_id=leaves")
+    assert "leads out of the output folder" in sink.text

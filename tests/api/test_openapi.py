@@ -14,6 +14,7 @@ import schemathesis
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.config import SchemathesisConfig
+from schemathesis.core.parameters import ParameterLocation
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     negative_data_rejection,
@@ -72,13 +73,19 @@ def statuses(operation: Any, mode: GenerationMode, url: str, job_ids: list[str])
     @FEW
     @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
     def ask(case: Any) -> None:
-        if "job_id" in case.path_parameters and chance.random() < 0.7:
+        if "job_id" in case.path_parameters and chance.random() < 0.7 and not _is_the_path_wrong(case):
             case.path_parameters["job_id"] = chance.choice(job_ids)
         seen.add(case.call_and_validate(base_url=url, checks=CHECKS, timeout=10).status_code)
 
     with contextlib.suppress(hypothesis.errors.Unsatisfiable):  # there is nothing in it that could be wrong
         ask()
     return seen
+
+
+def _is_the_path_wrong(case: Any) -> bool:
+    """Then that is what has to be refused."""
+    component = case.meta.components.get(ParameterLocation.PATH)
+    return component is not None and component.mode == GenerationMode.NEGATIVE
 
 
 @pytest.mark.parametrize(
@@ -95,6 +102,10 @@ def statuses(operation: Any, mode: GenerationMode, url: str, job_ids: list[str])
         ("GET", "/api/jobs/%00", ""), ("GET", "/api/jobs?text=%00&tag=%ff", ""), ("GET", "/api/usage?since=%d9%a3-01-01", ""),
         ("POST", "/prompt", r'{"prompt": {"5": {"class_type": "EmptyLatentImage", "inputs": {}, "_meta": {"title": "\ud800"}}}}'),
         ("POST", "/prompt", r'{"prompt_id": "\ud800", "prompt": {}, "extra_data": {"\ud800": "\ud800"}}'),
+        ("POST", "/api/open", r'{"workflow": {"\ud800": {"class_type": "\ud800", "inputs": {"\ud800": "\ud800"}}}}'),
+        ("POST", "/api/open", r'{"workflow": {"nodes": [{"id": "\ud800", "type": "\ud800", "title": "\ud800"}]}}'),
+        ("POST", "/api/open", r'{"job": "\ud800"}'), ("POST", "/api/export", r'{"prompt": "\ud800", "as": "python"}'),
+        ("POST", "/api/estimate", r'{"prompt": "\ud800"}'), ("GET", "/api/jobs/%ed%a0%80/export", ""),
         ("POST", "/queue", r'{"delete": ["\ud800"]}'), ("POST", "/history", r'{"delete": ["\ud800"]}'), ("GET", "/history/%ed%a0%80", ""),
         ("POST", "/interrupt", r'{"prompt_id": "\ud800"}'), ("GET", "/view?filename=%ed%a0%80.png", ""), ("GET", "/models/%ed%a0%80", ""),
         ("POST", "/api_prompt?task_id=%ed%a0%80", "{}"), ("GET", "/api/predict/%ed%a0%80?_attrs_=true", ""),

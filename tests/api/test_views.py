@@ -65,6 +65,21 @@ def test_what_a_client_has_already_is_not_sent_again(server: House) -> None:
         assert server.get(path, "ann", headers={"If-None-Match": '"other"'}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("wish", "size"),
+    [("&size=320", (320, 240)), ("&size=16", (16, 12)), ("&size=2000", (800, 600)), ("&size=-3", (800, 600)), ("", (800, 600))],
+)
+def test_a_preview_is_fitted_into_a_size(server: House, wish: str, size: tuple[int, int]) -> None:
+    (server.data_dir / "output" / "ann" / "large.png").write_bytes(picture(size=(800, 600)))
+    answer = server.get(f"/view?filename=large.png&preview=webp;70{wish}", "ann")
+    with Image.open(io.BytesIO(answer.content)) as image:
+        assert (image.format, image.size) == ("WEBP", size)
+    whole = server.get("/view?filename=large.png&preview=webp;70", "ann")
+    assert (answer.headers["ETag"] == whole.headers["ETag"]) == (wish in ("", "&size=-3"))
+    again = server.get(f"/view?filename=large.png&preview=webp;70{wish}", "ann", headers={"If-None-Match": answer.headers["ETag"]})
+    assert again.status_code == 304
+
+
 def test_head_says_how_long_it_is(server: House) -> None:
     answer = server.ask("HEAD", "/view?filename=comfyUI_00003.mp4", "ann")
     assert (answer.status_code, answer.headers["Content-Length"], answer.content) == (200, "49876", b"")

@@ -6,7 +6,7 @@ import pytest
 
 from errors import InputError, JobStateError, UnknownJobError
 from jobs.history import Usage
-from jobs.job import Failure, JobStatus, Outcome, Output, Submission
+from jobs.job import ENDED, Failure, JobStatus, Outcome, Output, Submission
 from jobs.store import JobStore
 
 DAY = 24 * 3600
@@ -57,6 +57,78 @@ def several(store, submit, run_one):
 )
 def test_jobs_are_found_newest_first(store, several, filters, expected):
     assert titles(store, **filters) == expected
+
+
+@pytest.fixture
+def library(store, submit, run_one, clock):
+    """f has a film and a still, s a still, p a film's poster alone, w an animation; n has nothing. A second lies between them."""
+    shown = {
+        "f": [("images", "a_00001_.png"), ("gifs", "a_00001.MP4"), ("beside", "a_00001.png")],
+        "s": [("images", "b.png")],
+        "p": [("beside", "c.mp4")],
+        "w": [("images", "d.webp")],
+        "n": [],
+    }
+    for title, files in shown.items():
+        submit("ann", title=title, extra={"template": title * 2})
+        run_one(1, Outcome(files=tuple(Output("9", kind, name) for kind, name in files)))
+    return {job.title: job for job in store.list_jobs().jobs}
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"has_files": True}, "wpsf"),
+        ({"has_files": True, "makes": "film"}, "wf"),
+        ({"makes": "still"}, "s"),
+        ({"makes": "film", "owner": "bob"}, ""),
+        ({"template": "ss"}, "s"),
+        ({"template": "s"}, ""),
+        ({"is_favourite": False}, "nwpsf"),
+    ],
+)
+def test_a_library_is_what_has_files(store, library, filters, expected):
+    assert titles(store, **filters) == expected
+
+
+def test_jobs_of_a_time(store, library):
+    created = library["s"].created
+    assert titles(store, since=created) == "nwps"
+    assert titles(store, until=created) == "f"
+    assert titles(store, since=created, until=created + 1.5) == "ps"
+
+
+def test_favourites_alone(store, library):
+    store.favourite(library["w"].id)
+    assert titles(store, is_favourite=True) == "w"
+    assert titles(store, is_favourite=True, owner="ann", has_files=True, makes="film") == "w"
+
+
+@pytest.mark.parametrize(
+    ("filters", "index"),
+    [
+        ({}, ""),
+        ({"status": ENDED, "has_files": True}, ""),
+        ({"status": ("queued", "running"), "owner": "ann"}, "jobs_by_status"),
+        ({"owner": "ann", "status": "succeeded", "makes": "film"}, "jobs_of_owner"),
+        ({"is_favourite": True}, "jobs_favourite"),
+    ],
+)
+def test_long_lists_are_walked_from_the_newest_on_and_never_sorted(store, monkeypatch, filters, index):
+    asked, connect = [], store.database._connect
+
+    def connected():
+        connection = connect()
+        connection.set_trace_callback(asked.append)
+        return connection
+
+    monkeypatch.setattr(store.database, "_connect", connected)
+    store.database._idle.clear()
+    store.list_jobs(**filters)
+    sql = next(one for one in asked if one.startswith("SELECT * FROM jobs"))
+    plan = "; ".join(row["detail"] for row in store.database.read(f"EXPLAIN QUERY PLAN {sql}"))
+    assert index in plan
+    assert ("TEMP B-TREE" in plan) == (index == "jobs_by_status")
 
 
 def test_pages_hold_each_job_once_whatever_comes_between(store, several, submit):
@@ -168,15 +240,15 @@ def test_the_time_that_is_left_counts_from_the_start_and_is_never_negative(store
 
 def test_usage_counts_every_run_by_owner_and_day(store, submit, run_one, clock):
     submit("ann")
-    run_one(10)
+    run_one(20, Outcome(stage_seconds={"loading": 8.5, "still": 4, "motion": 6}))  # the rest is the start of PyTorch
     submit("ann")
     job = store.claim("test")
     clock.advance(5)
-    store.fail(job.id, Failure("x", "y"))
+    store.fail(job.id, Failure("x", "y"), Outcome(stage_seconds={"still": 5}))
     submit("bob")
     job = store.claim("test")
     clock.advance(2 * DAY)
-    store.finish_canceled(job.id)
+    store.finish_canceled(job.id, Outcome(stage_seconds={"motion": 2 * DAY}))
     canceled = submit("cy")
     store.cancel(canceled.id)
     expected = [Usage("ann", "2023-11-14", 15, 2), Usage("bob", "2023-11-16", 2 * DAY, 1)]

@@ -11,7 +11,7 @@ import pytest
 
 from errors import InputError, JobStateError, QueueFullError, StorageError, UnknownJobError
 from jobs import database
-from jobs.job import Failure, JobStatus, Outcome, Output, Submission
+from jobs.job import VERIFIES, Failure, JobStatus, Outcome, Output, Submission
 from jobs.store import JobStore
 
 
@@ -252,12 +252,12 @@ def test_a_paused_queue_gives_out_nothing_even_after_a_restart(store, path, subm
     [
         ("d", {"to": "front"}, "dabc"),
         ("a", {"to": "back"}, "bcda"),
-        ("a", {"to": 2}, "bcad"),
-        ("d", {"to": 0}, "dabc"),
+        ("a", {"to": 3}, "bcad"),
+        ("d", {"to": 1}, "dabc"),
         ("a", {"to": 99}, "bcda"),
         ("d", {"before": "b"}, "adbc"),
         ("a", {"before": "d"}, "bcad"),
-        ("b", {"to": 1}, "abcd"),
+        ("b", {"to": 2}, "abcd"),
     ],
 )
 def test_a_waiting_job_can_be_moved(store, submit, title, where, expected):
@@ -272,7 +272,7 @@ def test_a_waiting_job_can_be_moved(store, submit, title, where, expected):
 def test_a_job_can_be_moved_without_end(store, submit):
     a, b, c = (submit(title=title).id for title in "abc")
     for number in range(150):
-        store.move((b, c)[number % 2], to=1)
+        store.move((b, c)[number % 2], to=2)
     store.move(a, to="back")
     submit(title="d")
     assert claimed(store) == ["c", "b", "a", "d"]
@@ -285,7 +285,7 @@ def test_the_only_job_stays_where_it_is(store, submit):
 
 def test_moves_that_make_no_sense_are_refused(store, submit):
     a, b, other = submit("ann").id, submit("ann").id, submit("bob").id
-    for values in ({"to": "up"}, {"to": True}, {"to": 1.5}, {"before": other}, {"before": a}):
+    for values in ({"to": "up"}, {"to": True}, {"to": 1.5}, {"to": 0}, {"before": other}, {"before": a}):
         with pytest.raises(InputError):
             store.move(a, **values)
     with pytest.raises(UnknownJobError):
@@ -313,6 +313,18 @@ def test_a_copy_has_its_own_workflow_and_everything_else(store, submit, run_one)
     for name in ("owner", "title", "tags", "extra", "targets", "work"):
         assert getattr(again, name) == getattr(job, name)
     assert store.duplicate(job.id).workflow == job.workflow
+
+
+def test_a_verification_is_the_very_same_and_says_of_what(store, submit, run_one):
+    job = submit("ann", title="t", tags=("x",), extra={"template": "film", "webhook": "http://a.example"}, targets=("3",), work="w")
+    with pytest.raises(JobStateError, match="is queued, so it cannot be verified"):
+        store.verify(job.id)
+    run_one()
+    again = store.verify(job.id)
+    assert (again.status, again.extra) == ("queued", {"template": "film", VERIFIES: job.id})
+    for name in ("owner", "title", "tags", "workflow", "targets", "work"):
+        assert getattr(again, name) == getattr(job, name)
+    assert store.duplicate(again.id).extra == {"template": "film"}
 
 
 def test_a_failed_job_is_tried_again_at_the_end(store, submit, clock):

@@ -142,6 +142,20 @@ def test_what_was_made_before_the_end_is_kept(submit, worker):
     assert (job.files, job.cached) == ((Output("9", "images", "still.png"),), ("4",))
 
 
+def test_the_stages_of_a_run_that_fails_are_measured_up_to_its_end(store, submit, worker, clock):
+    def run(job, report, is_canceled, journal):
+        clock.advance(30)  # PyTorch starts
+        for stage, seconds in (("loading", 5), ("still", 4), ("still", 2), ("loading", 1), ("motion", 10)):
+            report("progress", {"node_id": "3", "stage": stage, "step": 0, "total": 1})
+            clock.advance(seconds)
+        raise RuntimeError
+
+    submit("ann")
+    job = worker(run).step()
+    assert job.stage_seconds == {"loading": 6, "still": 6, "motion": 10}
+    assert [usage.seconds for usage in store.usage()] == [16]
+
+
 # canceling and coming to an end
 
 

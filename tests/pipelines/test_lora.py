@@ -14,7 +14,7 @@ from torch import Tensor
 from errors import CheckpointError, UnknownNameError
 from pipelines import lora
 from pipelines.checkpoints import read_header
-from pipelines.lora import inspect_lora
+from pipelines.lora_files import inspect_lora
 from pipelines.memory import choose_placement
 from pipelines.model_files import find, list_files
 from pipelines.models import StillModels, load_still

@@ -13,13 +13,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 ROOT = Path(__file__).parent.parent.parent
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 SMALL = {"width": 64, "height": 64, "frames": 3, "steps": 2, "motion_steps": 2}  # a film within seconds
 LONG = SMALL | {"steps": 400}  # time enough to look at it while it runs
 expect.set_options(timeout=60_000)  # a busy machine loads PyTorch for a while
+_ASKED = ("/api/open", "/api/films", "/api/films/batch")
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -83,9 +84,14 @@ def visit(browser: Browser, served: Served) -> Iterator[Visit]:
 
     def watch(page: Page) -> None:
         page.set_default_timeout(60_000)
-        page.on("console", lambda message: message.type == "error" and wrong.append(f"console: {message.text} {message.location}"))
+        page.on("console", lambda message: is_wrong(message) and wrong.append(f"console: {message.text} {message.location}"))
         page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
         page.on("request", lambda request: leaves(request.url) and wrong.append(f"leaves the machine: {request.url}"))
+
+    def is_wrong(message: ConsoleMessage) -> bool:
+        """Browsers log every refusal; those of what a person has asked for are shown on the page."""
+        is_refusal = "status of 4" in message.text and urlsplit(message.location["url"]).path in _ASKED
+        return message.type == "error" and not is_refusal
 
     def leaves(url: str) -> bool:
         return urlsplit(url).scheme not in ("data", "blob") and urlsplit(url).netloc != own

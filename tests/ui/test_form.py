@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,17 @@ from workflows.nodes import catalog
 from workflows.templates import templates
 
 
-@pytest.fixture(autouse=True)
-def loop() -> Iterator[None]:
-    """Gradio's Blocks would make an event loop and leave it open."""
-    made = asyncio.new_event_loop()
-    asyncio.set_event_loop(made)
-    yield
-    asyncio.set_event_loop(None)
-    made.close()
-
-
 def document(name: str, data_dir: Path, language: str = "en") -> dict[str, Any]:
     return films.document(templates()[name], catalog(), Folders(data_dir), language)
 
 
 def drawn(name: str, data_dir: Path, **state: Any) -> dict[str, gr.components.Component]:
-    with gr.Blocks():
-        shown = FormState(template=name, **state)
-        return draw_fields(document(name, data_dir, shown.language), shown, lambda prompt: None).fields
+    async def draw() -> dict[str, gr.components.Component]:  # in a loop, or Blocks makes several and leaves them open
+        with gr.Blocks():
+            shown = FormState(template=name, **state)
+            return draw_fields(document(name, data_dir, shown.language), shown, lambda prompt: None).fields
+
+    return asyncio.run(draw())
 
 
 @pytest.mark.parametrize("name", list(templates()))

@@ -115,6 +115,15 @@ def test_only_what_changed_is_worked_again(run: Callable[..., Run], seed: dict[s
     assert result.is_whole == ("3" not in result.cached)
 
 
+def test_a_fresh_run_takes_nothing_that_is_kept_and_makes_the_same(run: Callable[..., Run], seed: dict[str, Any]) -> None:
+    first, told = run(seed), []
+    again = run(seed, tell=told.append, is_fresh=True)
+    assert {event.node for event in told if isinstance(event, NodeStarted)} == seed.keys()
+    assert (again.cached, again.is_whole) == ((), True)
+    assert np.array_equal(pixels(first, "9"), pixels(again, "9"))
+    assert run(seed).cached  # what it made is kept as ever
+
+
 def test_another_process_finds_what_took_long_on_the_disk(
     run: Callable[..., Run], seed: dict[str, Any], data_dir: Path, shelf: Shelf
 ) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from pipelines.parameters import Choice, Number, Text
+from pipelines.parameters import Choice, Number
 from pipelines.values import Latents, Mask, Pictures, Saved, VaeSource
-from workflows.declare import FileChoice, node
+from workflows.declare import FileChoice, FilePrefix, node
 from workflows.job_context import JobContext
 from workflows.saving import save_pictures
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipelines.bench import Bench
 
 SCALING = Choice(("nearest-exact", "bilinear", "area", "bicubic", "lanczos"), "how pixels are made of pixels")
-Prefix = Text("start of the file names; may hold folders and %width%, %year% and so on", 300)
+Prefix = FilePrefix("start of the file names; may hold folders and %width%, %year% and so on")
 Tile = {"step": 32}
 
 

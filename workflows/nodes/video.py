@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from pipelines.parameters import VIDEO_FORMATS, WEBP_METHODS, Choice, Number, Switch, Text
 from pipelines.values import Audio, Filenames, Film, Pictures, Saved
-from workflows.declare import Extra, FileChoice, node
+from workflows.declare import Extra, FileChoice, FilePrefix, node
 from workflows.job_context import JobContext
 from workflows.saving import Codec, save_apng, save_combined, save_film, save_webp
 
 if TYPE_CHECKING:
     from pipelines.bench import Bench
 
-Prefix = Text("start of the file names; may hold folders and %width%, %year% and so on", 300)
+Prefix = FilePrefix("start of the file names; may hold folders and %width%, %year% and so on")
 Fps = Number(0.01, 1000.0, "frames a second", wire={"step": 0.01})
 Given = FileChoice("input", 'a film in the input folder; "name [output]" is one that was made')
 VHS = "Video Helper Suite \U0001f3a5\U0001f165\U0001f157\U0001f162"

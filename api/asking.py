@@ -1,0 +1,62 @@
+"""What is asked for: a template's fields, or a workflow of one's own with the fields of its form. Checked here as a whole, by whoever will
+submit it and by whoever only wants to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from api import films
+from api.job_context import JobApi
+from api.job_models import FilmRequest, SubmitModel
+from api.users import User
+from jobs.job import Submission
+from jobs.outgoing import check_url
+from jobs.submitting import prepare
+from workflows.graph import Workflow, WorkflowError, check_readable
+from workflows.opening import open_workflow
+from workflows.templates import Graph, Template, fill, find_template
+
+
+@dataclass(frozen=True)
+class Wish:
+    """`given`: the fields that were given. `graph`: with every seed drawn."""
+
+    template: Template
+    graph: Graph
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+
+def wish(api: JobApi, body: FilmRequest, user: User) -> Wish:
+    """Raises UnknownNameError, InputError, WorkflowError."""
+    given = body.model_extra or {}
+    if body.workflow is None:
+        template = find_template(body.template, api.data_dir)
+        return Wish(template, fill(template, given, is_draft=body.draft), given)
+    opened = open_workflow(body.workflow, api.catalog, api.folders(user))
+    return Wish(opened.template, fill(opened.template, {**opened.values, **given}), given)
+
+
+def checked(api: JobApi, asked: Wish, body: FilmRequest, user: User) -> tuple[Submission, Workflow]:
+    """What is wrong with nodes is said of the fields that set them. Raises InputError, WorkflowError."""
+    named = {"template": asked.template.id} if asked.template.id else {}
+    try:
+        return prepared(api, asked.graph, body, user, **named)
+    except WorkflowError as error:
+        raise films.in_fields(error, asked.template, asked.given) from error
+
+
+def prepared(api: JobApi, graph: Graph, body: SubmitModel, user: User, **extra: Any) -> tuple[Submission, Workflow]:
+    """Raises InputError, WorkflowError."""
+    check_readable(graph)
+    if body.webhook is not None:
+        check_url(body.webhook, allows_private=api.allows_private_webhooks)
+        extra["webhook"] = body.webhook
+    submission, workflow = prepare(
+        graph, api.catalog, api.folders(user), extra=extra, max_pixel_steps=api.max_pixel_steps,
+        title=body.title, tags=tuple(body.tags), front=body.front,
+    )  # fmt: skip
+    if workflow.node_errors:  # what is asked for here is done whole or not at all
+        raise WorkflowError("prompt_outputs_failed_validation", "Some outputs cannot be made", node_errors=workflow.node_errors)
+    return submission, workflow
