@@ -4,6 +4,7 @@
 ARG BASE=nvidia/cuda:13.0.2-base-ubuntu24.04
 FROM ${BASE}
 
+# The folders are made here so that empty volumes belong to the user whom they are for.
 # Python's version is the distribution's, and so are its security updates: a version pinned here would soon be gone from the mirrors.
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -11,7 +12,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv /opt/venv \
     && useradd --uid 10001 --user-group --create-home --shell /usr/sbin/nologin stillmotion \
-    && install -d -o stillmotion -g stillmotion /data
+    && install -d -o stillmotion -g stillmotion /backups /data /data/models /data/models/checkpoints /data/models/loras /data/models/vae
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
 
 # The largest layer by far, and the one that changes least. The wheels bring CUDA's libraries; the base brings what lets the driver in.

@@ -112,7 +112,9 @@ def restore(settings: StoreSettings, source: Path) -> Backup:
         lock.take()
         try:
             if settings.database.exists():
-                raise StorageError(f"{settings.database} holds jobs already.", "Choose an empty data directory, or move that one away.")
+                raise StorageError(
+                    f"There is a table of jobs at {settings.database} already.", "Choose an empty data directory, or move that one away."
+                )
             for name in backup.files:
                 _put(source / _DATA / name, settings.data_dir / name)
             for path, target, _ in tables:  # the jobs last: with them it is whole

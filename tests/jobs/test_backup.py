@@ -161,7 +161,7 @@ def test_there_has_to_be_something_to_keep(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten(settings: StoreSettings, store: JobStore, tmp_path: Path) -> None:
     back_up(settings, tmp_path / "backup")
-    with pytest.raises(StorageError, match="holds jobs already"):
+    with pytest.raises(StorageError, match="There is a table of jobs"):
         restore(settings, tmp_path / "backup")
     other = settings_at(tmp_path / "other")
     other.data_dir.mkdir()
