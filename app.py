@@ -24,9 +24,10 @@ from server_options import ServeCommand, WorkCommand
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fastapi import FastAPI
+    from fastapi import APIRouter, FastAPI
 
     from api.access_settings import AccessSettings, Credentials
+    from api.job_context import JobApi
     from jobs.service import Service
     from pipelines.progress import Progress
     from workflows.declare import Catalog
@@ -189,7 +190,7 @@ def serve(command: ServeCommand) -> int:
     from api.downloads import Downloads
     from api.metrics import Metrics
     from api.queue_jobs import QueueJobs
-    from api.server import ServerParts, comfy_context, make_server_app
+    from api.server import ServerParts, comfy_context, job_api, make_server_app
     from api.serving import Server, address_of, listen
     from jobs.service import Service
 
@@ -202,9 +203,13 @@ def serve(command: ServeCommand) -> int:
         closing(Downloads(command.store.data_dir / "models", command.hub)) as downloads,
     ):
         access = access_settings(command, credentials)
-        comfy = comfy_routes(comfy_context(service, settings.VERSION))
-        add_page = page_of(service) if command.has_page else None
-        app = make_server_app(ServerParts(service, queue_jobs, Metrics(service), access, settings.VERSION, downloads, [comfy], add_page))
+        jobs = job_api(service)
+        protocols = [comfy_routes(comfy_context(service, settings.VERSION)), *(mcp(jobs) if command.has_mcp else ())]
+        add_page = page_of(jobs) if command.has_page else None
+        parts = ServerParts(
+            service, queue_jobs, Metrics(service), access, settings.VERSION, downloads, protocols, add_page, command.notices
+        )  # fmt: skip
+        app = make_server_app(parts)
 
         # 2. Answer first, then work.
         def begin() -> None:
@@ -218,18 +223,28 @@ def serve(command: ServeCommand) -> int:
     return 1 if service.failure else 0
 
 
-def page_of(service: Service) -> Callable[[FastAPI], FastAPI]:
-    from api.server import job_api
+def page_of(jobs: JobApi) -> Callable[[FastAPI], None]:
     from ui import page
 
-    return partial(page.add_page, api=job_api(service))
+    return partial(page.add_page, api=jobs)
+
+
+def mcp(jobs: JobApi) -> list[APIRouter]:
+    """Raises InputError where its library is not installed."""
+    try:
+        from api.mcp_tools import mcp_routes
+    except ModuleNotFoundError as error:
+        if error.name != "mcp":
+            raise
+        raise InputError("MCP needs a library that is not here.", "Install it: pip install -r requirements-mcp.txt.") from error
+    return [mcp_routes(jobs, settings.VERSION)]
 
 
 def access_settings(command: ServeCommand, credentials: Credentials) -> AccessSettings:
     from api.access_settings import AccessSettings
     from api.server import BODY_LIMITS
 
-    same = ("no_auth", "allowed_hosts", "allowed_origins", "trusted_proxies", "root_path")
+    same = ("no_auth", "allowed_hosts", "allowed_origins", "trusted_proxies", "root_path", "may_be_framed")
     return AccessSettings(
         command.host, credentials.token, credentials.users_path, key_path=command.store.data_dir / "session.key", body_limits=BODY_LIMITS,
         **{name: getattr(command, name) for name in same},

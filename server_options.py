@@ -17,6 +17,7 @@ from jobs.service_settings import GIB, StoreSettings, WorkSettings
 from model_options import hub_settings
 from pipelines.hub import HubSettings
 from pipelines.parameters import Choice, MachineSettings, check, declarations
+from space_options import is_space, space_environment, space_notices
 
 PREFIX = "STILLMOTION_"
 DATABASE = "jobs.sqlite"
@@ -26,7 +27,8 @@ _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 @dataclass(frozen=True)
 class ServeCommand:
-    """`has_custom_nodes`: Python files of people's own in the data directory are loaded."""
+    """`has_custom_nodes`: Python files of people's own in the data directory are loaded. `has_mcp`: for MCP clients too. `notices`: what
+    the page says at the top. `may_be_framed`: pages of other sites may show ours inside."""
 
     store: StoreSettings
     work: WorkSettings
@@ -43,6 +45,9 @@ class ServeCommand:
     has_custom_nodes: bool
     has_page: bool
     hub: HubSettings
+    has_mcp: bool = False
+    notices: tuple[str, ...] = ()
+    may_be_framed: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,7 @@ _SERVER = (
     Option("--allowed-origins", _names, "A,B", (), "other pages that may use it, such as https://example.com"),
     Option("--trusted-proxies", _names, "A,B", ("127.0.0.0/8", "::1"), "whose X-Forwarded-* is believed"),
     Option("--no-ui", _switch, "", False, "only the protocols for programs; Gradio is not loaded", alone=True),
+    Option("--mcp", _switch, "", False, "for MCP clients too, at /mcp (wants requirements-mcp.txt)", alone=True),
     Option("--root-path", str, "PATH", "", "the path under which a proxy shows it, such as /films"),
 )  # fmt: skip
 
@@ -201,12 +207,14 @@ def allows_private_webhooks(options: argparse.Namespace, environment: Mapping[st
 
 def serve_command(options: argparse.Namespace, environment: Mapping[str, str], data_dir: Path) -> ServeCommand:
     """Raises InputError."""
+    environment = space_environment(environment, has_credentials=bool(options.token or options.users))
     given = _settled(options, environment, (*_SERVER, *_STORE, *_WORK))
     same = ("port", "token", "users", "no_auth", "allowed_hosts", "allowed_origins", "trusted_proxies", "root_path")
     work = _work_settings(options, environment, given)
     return ServeCommand(
         _store_settings(given, data_dir), work, host=given["listen"], drain_seconds=given["drain"],
-        has_custom_nodes=given["enable_custom_nodes"], has_page=not given["no_ui"], hub=hub_settings(environment),
+        has_custom_nodes=given["enable_custom_nodes"], has_page=not given["no_ui"], hub=hub_settings(environment), has_mcp=given["mcp"],
+        notices=space_notices(environment, data_dir, no_auth=given["no_auth"]), may_be_framed=is_space(environment),
         **{name: given[name] for name in same},
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ import run_options
 import server_options
 from errors import InputError
 from pipelines.parameters import Choice, FileSettings, MachineSettings, MotionSettings, StillSettings, Switch, check, declarations
+from space_options import space_environment
 
 VERSION = "0.1.0"
 RANDOM_SEEDS = 2**32  # as many as every program can say without rounding
@@ -184,7 +185,7 @@ def _add_data_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def _data_dir(options: argparse.Namespace) -> Path:
-    return options.data_dir or Path(os.environ.get("STILLMOTION_DATA_DIR") or "data")
+    return options.data_dir or Path(space_environment(os.environ).get("STILLMOTION_DATA_DIR") or "data")
 
 
 def _film_options() -> Iterator[_Option]:

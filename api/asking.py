@@ -11,7 +11,7 @@ from api import films
 from api.job_context import JobApi
 from api.job_models import FilmRequest, SubmitModel
 from api.users import User
-from jobs.job import Submission
+from jobs.job import Job, Submission
 from jobs.outgoing import check_url
 from jobs.submitting import prepare
 from workflows.graph import Workflow, WorkflowError, check_readable
@@ -26,6 +26,16 @@ class Wish:
     template: Template
     graph: Graph
     given: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make_film(api: JobApi, body: FilmRequest, user: User) -> Job:
+    """Raises UnknownNameError, InputError, WorkflowError, QueueFullError, StorageError."""
+    return api.store.submit(checked(api, wish(api, body, user), body, user)[0])
+
+
+def run_workflow(api: JobApi, graph: Graph, body: SubmitModel, user: User) -> Job:
+    """Raises InputError, WorkflowError, QueueFullError, StorageError."""
+    return api.store.submit(prepared(api, graph, body, user)[0])
 
 
 def wish(api: JobApi, body: FilmRequest, user: User) -> Wish:

@@ -14,12 +14,13 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, StreamingResponse
 
 from api import films, job_events
-from api.asking import checked, prepared, wish
+from api.asking import make_film, run_workflow
 from api.error_answers import NotFound, documented
 from api.job_context import Asking, JobApi, Root
+from api.job_files import job_file
 from api.job_models import (
     ChangeRequest,
     DuplicateRequest,
@@ -27,13 +28,13 @@ from api.job_models import (
     JobList,
     JobModel,
     MoveRequest,
-    SubmitModel,
     TemplateList,
     TemplateModel,
     UsageAnswer,
     WorkflowRequest,
 )
 from api.users import User
+from api.views import sent
 from errors import JobStateError, UnknownNameError
 from jobs.documents import day_start, moment
 from jobs.job import Job, JobStatus
@@ -67,6 +68,7 @@ def job_routes(api: JobApi) -> APIRouter:
     add("GET", "/api/jobs", jobs.list_jobs, JobList, _JOBS)
     one = "/api/jobs/{job_id:path}"  # clients choose ids too, with slashes in them; so what is done with a job comes before the job itself
     add("GET", f"{one}/workflow", jobs.get_workflow, dict[str, Any], _JOBS, 404)
+    add("GET", f"{one}/files/{{name:path}}", jobs.get_file, None, _JOBS, 404, response_class=FileResponse)
     add("GET", f"{one}/events", jobs.get_events, None, _JOBS, 404, response_class=StreamingResponse)
     add("POST", f"{one}/cancel", jobs.cancel_job, JobModel, _JOBS, 404, 409)
     add("POST", f"{one}/retry", jobs.retry_job, JobModel, _JOBS, 404, 409, 429)
@@ -90,12 +92,12 @@ class _Jobs:
 
     async def make_film(self, body: FilmRequest, request: Request, user: Asking, root: Root, prefer: Prefer = "") -> Any:
         """Make a film, or whatever a template makes, from the simple parameters of the form."""
-        job = await run_in_threadpool(self._make_film, body, user)
+        job = await run_in_threadpool(make_film, self.api, body, user)
         return await self._taken(job, request, root, prefer)
 
     async def submit_workflow(self, body: WorkflowRequest, request: Request, user: Asking, root: Root, prefer: Prefer = "") -> Any:
         """Run a workflow in ComfyUI's API format."""
-        job = await run_in_threadpool(self._submit, body.workflow, body, user)
+        job = await run_in_threadpool(run_workflow, self.api, body.workflow, body, user)
         return await self._taken(job, request, root, prefer)
 
     # What there is
@@ -142,6 +144,10 @@ class _Jobs:
         job = await run_in_threadpool(self._found, job_id, request, user)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return StreamingResponse(job_events.events(self.api, job, root), headers=headers, media_type="text/event-stream")
+
+    def get_file(self, job_id: JobId, name: Annotated[str, Path(max_length=500)], request: Request, user: Asking) -> Any:
+        """One of its files, by its name; whole or in part (Range)."""
+        return sent(job_file(self.api, self._found(job_id, request, user), name), request.headers)
 
     # Changes
 
@@ -226,13 +232,6 @@ class _Jobs:
     def _shown(self, job: Job, root: str) -> dict[str, Any]:
         """After a change."""
         return self.api.document(job, root, is_changed=True)
-
-    def _make_film(self, body: FilmRequest, user: User) -> Job:
-        """Raises UnknownNameError, InputError, WorkflowError, QueueFullError, StorageError."""
-        return self.store.submit(checked(self.api, wish(self.api, body, user), body, user)[0])
-
-    def _submit(self, graph: dict[str, Any], body: SubmitModel, user: User) -> Job:
-        return self.store.submit(prepared(self.api, graph, body, user)[0])
 
     async def _taken(self, job: Job, request: Request, root: str, prefer: str) -> JSONResponse:
         """202, or after `Prefer: wait=N` 200 if it has ended meanwhile."""

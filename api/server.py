@@ -28,6 +28,7 @@ from api.opening import opening_routes
 from api.queue_jobs import QueueJobs
 from api.queue_service import queue_routes
 from jobs.service import READY, Service
+from pipelines.model_files import DEMO_MOTION, DEMO_STILL, list_checkpoints
 from workflows.model_list import ModelList
 
 MIB = 2**20
@@ -38,7 +39,8 @@ _BOTH = ("GET", "HEAD")
 
 @dataclass(frozen=True)
 class ServerParts:
-    """`routers`: other protocols. `add_page` puts the page under "/", after all else."""
+    """`routers`: other protocols. `add_page` puts the page under "/", after all else. `notices`: what it says at the top, as keys of its
+    texts."""
 
     service: Service
     queue_jobs: QueueJobs
@@ -48,6 +50,7 @@ class ServerParts:
     downloads: Downloads
     routers: Sequence[APIRouter] = ()
     add_page: Callable[[FastAPI], None] | None = None
+    notices: tuple[str, ...] = ()
 
 
 def make_server_app(parts: ServerParts) -> ASGIApp:
@@ -106,8 +109,9 @@ def _add_health(app: FastAPI, parts: ServerParts) -> None:
     def about(request: Request) -> Response:
         """What the page says of the server."""
         user = {"user": request.scope["user"].name, "is_admin": request.scope["user"].is_admin}
-        known = {"version": parts.version, "instance": instance, "notices": [], "signs_in": parts.access.has_credentials}
-        return JSONResponse(known | user)
+        known = {"version": parts.version, "instance": instance, "notices": parts.notices, "signs_in": parts.access.has_credentials}
+        models = list_checkpoints(parts.service.settings.data_dir / "models")
+        return JSONResponse(known | user | {"is_demo_only": models.keys() <= {DEMO_STILL, DEMO_MOTION}})
 
     app.add_route("/api/about", about, methods=["GET"])
     for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)):

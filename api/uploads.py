@@ -22,7 +22,7 @@ from api.previews import check_picture, with_mask
 from api.views import KINDS, is_file
 from errors import InputError, TooLargeError, UnknownNameError
 from pipelines.filenames import publish, storage_error
-from workflows.folders import PICTURES, inside
+from workflows.folders import PICTURES, Folders, inside
 
 _NAME_BYTES = 200
 _FIELD_BYTES = 64 * 1024
@@ -77,7 +77,22 @@ def _limited(receive: Receive, limit: int) -> Receive:
 
 def keep_picture(call: Call, form: FormData) -> dict[str, str]:
     wish, file = _wish(form), form["image"]
-    return _kept(call, wish, lambda part: _copy(file, part, wish.name))
+    return _kept(call.folders, wish, lambda part: _copy(file, part, wish.name))
+
+
+def keep_file(folders: Folders, file: Path, name: str) -> str:
+    """A picture that has come another way; gives the name under which it is among those that were given. Raises InputError,
+    UnreadableFileError, StorageError."""
+    wish = _Wish("input", "", _checked_name(name), False)
+
+    def write(part: Path) -> None:
+        try:
+            shutil.copyfile(file, part)
+        except FileNotFoundError as error:
+            raise InputError(f"{name!r} is no longer there.", "Send it again.") from error
+        check_picture(part, name)
+
+    return _kept(folders, wish, write)["name"]
 
 
 def keep_masked(call: Call, form: FormData) -> dict[str, str]:
@@ -92,11 +107,11 @@ def keep_masked(call: Call, form: FormData) -> dict[str, str]:
         finally:
             mask.unlink(missing_ok=True)
 
-    return _kept(call, wish, write)
+    return _kept(call.folders, wish, write)
 
 
-def _kept(call: Call, wish: _Wish, write: Write) -> dict[str, str]:
-    folder = _folder(call, wish)
+def _kept(folders: Folders, wish: _Wish, write: Write) -> dict[str, str]:
+    folder = _folder(folders, wish)
     path = inside(folder, wish.name)
     new = publish(folder / f".{os.urandom(8).hex()}{path.suffix}", path.suffix, write)  # hidden, until it is known what it is
     try:
@@ -141,8 +156,8 @@ def _is_same(one: Path, other: Path) -> bool:
     return True
 
 
-def _folder(call: Call, wish: _Wish) -> Path:
-    root = call.folders.of(wish.kind)
+def _folder(folders: Folders, wish: _Wish) -> Path:
+    root = folders.of(wish.kind)
     folder = inside(root, wish.subfolder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path, PurePosixPath
@@ -24,24 +24,29 @@ _INLINE = {
     ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif", ".avif": "image/avif",
     ".bmp": "image/bmp", ".mp4": "video/mp4", ".webm": "video/webm", ".json": "application/json", ".txt": "text/plain; charset=utf-8",
 }  # fmt: skip
+_WHOLE = Wish()
 _TIFF = {".tif": "image/tiff", ".tiff": "image/tiff", ".ppm": "image/x-portable-pixmap"}  # browsers do not show these
 
 
 def view(call: Call) -> Response:
     """Raises Missing, Outside, InputError, UnreadableFileError for a preview of what is no picture."""
     path = find(call)
+    return sent(path, call.request.headers, _wish(call))
+
+
+def sent(path: Path, asked: Mapping[str, str], wish: Wish = _WHOLE) -> Response:
+    """`asked`: the headers of the request. Raises Missing, UnreadableFileError for a preview of what is no picture."""
     try:
         state = path.stat()
     except OSError as error:
         raise _missing(path.name) from error
-    wish = _wish(call)
     tag = f'"{state.st_mtime_ns:x}-{state.st_size:x}{wish.tag}"'
     modified = formatdate(int(state.st_mtime), usegmt=True)
     headers = {
         "Content-Disposition": disposition(path.name), "ETag": tag, "Last-Modified": modified, "Cache-Control": "private, no-cache",
         "X-Content-Type-Options": "nosniff",
     }  # fmt: skip
-    if _is_known(call, tag, modified):
+    if _is_known(asked, tag, modified):
         return Response(status_code=304, headers=headers)
     if wish.is_file:
         return FileResponse(path, headers=headers, media_type=content_type(path.name), stat_result=state)
@@ -138,11 +143,10 @@ def _number(text: str, otherwise: int) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 5 else otherwise
 
 
-def _is_known(call: Call, tag: str, modified: str) -> bool:
-    headers = call.request.headers
-    if (known := headers.get("if-none-match")) is not None:
+def _is_known(asked: Mapping[str, str], tag: str, modified: str) -> bool:
+    if (known := asked.get("if-none-match")) is not None:
         return known.strip() == "*" or tag in [one.strip().removeprefix("W/") for one in known.split(",")]
-    return headers.get("if-modified-since") == modified
+    return asked.get("if-modified-since") == modified
 
 
 def _missing(name: str) -> Missing:

@@ -2,6 +2,7 @@
 
 requirements.lock       all that requirements.txt brings, for Python 3.11 to 3.13 on every system
 requirements-cuda.lock  the same with xFormers
+requirements-mcp.lock   the same with what `serve --mcp` wants
 requirements-cpu.lock   the same without PyTorch and what only its CUDA build needs; its CPU build has an index of its own
 docs/licences.md        what the packages say of themselves
 """
@@ -25,7 +26,7 @@ _PYTHONS = ("3.12", "3.13", "3.11")  # where one is not to be had, the next is a
 _PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{number}_x86_64" for number in range(5, 40)))
 _HEAD = """# Licences of what Stillmotion is built on
 
-Written by `make lock` from what the packages in `requirements-cuda.lock` say of themselves. Stillmotion itself is under
+Written by `make lock` from what the locked packages say of themselves. Stillmotion itself is under
 [Apache-2.0](../LICENSE).
 
 - `imageio-ffmpeg` brings a build of FFmpeg, which is under the GPL. It is run as a program of its own, never linked. Whoever passes on an
@@ -43,13 +44,14 @@ Written by `make lock` from what the packages in `requirements-cuda.lock` say of
 
 def main(options: list[str]) -> None:
     """`options` go to uv: without any, versions that are locked already stay."""
-    for name in ("requirements", "requirements-cuda"):
+    for name in ("requirements", "requirements-cuda", "requirements-mcp"):
         fixed = ("--no-config", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url")
         told = ("--custom-compile-command", "make lock", f"{name}.txt", "-o", f"{name}.lock")
         subprocess.run([sys.executable, "-m", "uv", "pip", "compile", *fixed, *told, *options], cwd=ROOT, check=True)
     whole = (ROOT / "requirements.lock").read_text()
     (ROOT / "requirements-cpu.lock").write_text("".join(block for block in blocks(whole) if not _ONLY_CUDA.match(block)))
-    (ROOT / "docs" / "licences.md").write_text(_HEAD + licence_table((ROOT / "requirements-cuda.lock").read_text()))
+    every = "".join((ROOT / f"requirements-{name}.lock").read_text() for name in ("cuda", "mcp"))
+    (ROOT / "docs" / "licences.md").write_text(_HEAD + licence_table(every))
 
 
 def blocks(lock: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ LAYERS = (
     "api",
     "ui",
     "model_options",
+    "space_options",
     "server_options",
     "job_options",
     "run_options",

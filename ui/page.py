@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 from api.job_context import JobApi
 from api.users import User
 from ui.create import Creator
+from ui.endpoints import Endpoints
 from ui.form import FormState, draw_fields, given_values
 from ui.theme import THEME
 from ui.words import say, words
@@ -50,13 +51,15 @@ def add_page(app: FastAPI, api: JobApi) -> None:
     app.mount("/page", StaticFiles(directory=ASSETS / "page"))
     app.mount("/examples", StaticFiles(directory=ASSETS / "examples"))
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    endpoints = Endpoints(api)
+    endpoints.add_routes(app)  # before Gradio's own
     gr.mount_gradio_app(
-        app, make_page(api), path="/", theme=THEME, head=_HEAD, run_history=False, enable_monitoring=False, footer_links=[],
+        app, make_page(api, endpoints), path="/", theme=THEME, head=_HEAD, run_history=False, enable_monitoring=False, footer_links=[],
         show_error=True, max_file_size="110mb",
     )  # fmt: skip
 
 
-def make_page(api: JobApi) -> gr.Blocks:
+def make_page(api: JobApi, endpoints: Endpoints) -> gr.Blocks:
     creator = Creator(api)
     with gr.Blocks(title="Stillmotion", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as page:
         gr.HTML(_TOP, elem_id="sm-top", apply_default_css=False)
@@ -72,6 +75,7 @@ def make_page(api: JobApi) -> gr.Blocks:
         hidden = {"api_visibility": "private", "show_progress": "hidden"}
         page.load(creator.begin, [language, draft], state, js=_AT_START, **hidden)
         bridge.command(creator.command, [state], [state, bridge], **hidden)  # queued: else a changed state goes unheard
+        endpoints.add()
     page.queue(default_concurrency_limit=None, api_open=False)
     return page
 

@@ -46,6 +46,7 @@ export function mount(element, page) {
 
   function draw(shown) {
     title(shown);
+    element.dataset.job = shown?.id ?? "";
     if (!shown) {
       drawn = "";
       media.dataset.key = "examples";

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from api.comfy import comfy_routes
 from api.downloads import Downloads
 from api.metrics import Metrics
 from api.queue_jobs import QueueJobs
-from api.server import BODY_LIMITS, ServerParts, comfy_context, make_server_app
+from api.server import BODY_LIMITS, ServerParts, comfy_context, job_api, make_server_app
 from errors import Canceled, InputError
 from jobs.job import Job, Outcome
 from jobs.service import Service
@@ -104,16 +105,18 @@ def living(
     works: bool = True,
     routers: Any = (),
     add_page: Any = None,
+    page: Any = None,
     hub: HubSettings | None = None,
     **access: Any,
 ) -> Iterator[House]:
-    """`access`: settings of `AccessSettings`; `works` False: the worker is not started."""
+    """`access`: settings of `AccessSettings`; `works` False: the worker is not started; `page(app, api)`: an `add_page` with the API."""
     store = StoreSettings(folder, folder / "jobs.sqlite", max_queued=max_queued, max_pixel_steps=max_pixel_steps)
     gpu = Gpu(folder)
     service = Service(store, WorkSettings(webhook_private=True), catalog(), run=gpu)
     queue_jobs, metrics = QueueJobs(service), Metrics(service)
     others = [comfy_routes(comfy_context(service, "1.2.3")), *routers]
     settings = AccessSettings(body_limits=BODY_LIMITS, **access)
+    add_page = partial(page, api=job_api(service)) if page else add_page
     downloads = Downloads(folder / "models", hub or HubSettings(is_offline=True))
     app = make_server_app(ServerParts(service, queue_jobs, metrics, settings, "1.2.3", downloads, others, add_page))
     downloads.start()
@@ -121,7 +124,7 @@ def living(
         service.start()
         queue_jobs.start()
     try:
-        with serving(app) as url, httpx.Client(timeout=20, trust_env=False) as client:
+        with serving(app, lifespan="on" if page else "off") as url, httpx.Client(timeout=20, trust_env=False) as client:
             yield House(url, service, gpu, client, app)
     finally:
         gpu.go.set()
@@ -131,8 +134,8 @@ def living(
 
 
 @contextlib.contextmanager
-def serving(app: Any) -> Iterator[str]:
-    config = uvicorn.Config(app, port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=1, **SERVER_OPTIONS)
+def serving(app: Any, *, lifespan: str = "off") -> Iterator[str]:
+    config = uvicorn.Config(app, port=0, lifespan=lifespan, log_config=None, timeout_graceful_shutdown=1, **SERVER_OPTIONS)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

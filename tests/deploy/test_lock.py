@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("requirements.lock", "requirements-cuda.lock", "requirements-cpu.lock")
+LOCKS = ("requirements.lock", "requirements-cuda.lock", "requirements-cpu.lock", "requirements-mcp.lock")
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\\n]+)", re.MULTILINE)
 
 
@@ -18,7 +18,8 @@ def pinned(name: str) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_has_every_requirement_in_its_version(lock: str) -> None:
-    wanted = pinned("requirements.txt") | (pinned("requirements-cuda.txt") if "cuda" in lock else set())
+    own = ROOT / lock.replace(".lock", ".txt")
+    wanted = pinned("requirements.txt") | (pinned(own.name) if own.exists() else set())
     if "cpu" in lock:
         wanted = {(name, version) for name, version in wanted if name != "torch"}
     assert wanted <= pinned(lock), "run `make lock`"
@@ -34,7 +35,11 @@ def test_everything_in_a_lock_has_its_hash_and_no_address(lock: str) -> None:
 
 
 def test_the_lock_without_cuda_has_nothing_of_it() -> None:
-    assert [name for name, _ in pinned("requirements-cpu.lock") if re.match(r"torch$|triton|nvidia|cuda|xformers", name)] == []
+    assert [
+        name
+        for name, _ in pinned("requirements-cpu.lock", "requirements-mcp.lock")
+        if re.match(r"torch$|triton|nvidia|cuda|xformers", name)
+    ] == []
 
 
 def test_the_licence_of_everything_is_listed() -> None:
