@@ -23,7 +23,7 @@ _ENTRY = re.compile(r"^([a-z0-9._-]+)==([^ ;\\]+)", re.MULTILINE)
 _ALWAYS = re.compile(r"^([a-z0-9._-]+)==([^ ;\\]+) \\$", re.MULTILINE)
 _ONLY_CUDA = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)==.*")
 _PYTHONS = ("3.12", "3.13", "3.11")  # where one is not to be had, the next is asked
-_PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{number}_x86_64" for number in range(5, 40)))
+_PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{number}_x86_64" for number in range(5, 40)), "win_amd64")
 _HEAD = """# Licences of what Stillmotion is built on
 
 Written by `make lock` from what the locked packages say of themselves. Stillmotion itself is under

@@ -35,11 +35,7 @@ def test_everything_in_a_lock_has_its_hash_and_no_address(lock: str) -> None:
 
 
 def test_the_lock_without_cuda_has_nothing_of_it() -> None:
-    assert [
-        name
-        for name, _ in pinned("requirements-cpu.lock", "requirements-mcp.lock")
-        if re.match(r"torch$|triton|nvidia|cuda|xformers", name)
-    ] == []
+    assert [name for name, _ in pinned("requirements-cpu.lock") if re.match(r"torch$|triton|nvidia|cuda|xformers", name)] == []
 
 
 def test_the_licence_of_everything_is_listed() -> None:
