@@ -1,12 +1,17 @@
-# Two commands do everything on a fresh machine: `make film` and `make test`.
+# On a fresh machine: `make run`, `make film` and `make test` install what they need first.
 PYTHON ?= python3
 PIP_OPTIONS ?=
+OPTIONS ?=
 PROMPT ?= Rocket takes off from the ground, fire, sky, airplane
 export PROMPT
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: film test lint format evaluate clean
+.PHONY: run film test lint format evaluate lock clean
+
+run: $(VENV)/installed  ## install, then serve the page and the API on this machine alone, at http://127.0.0.1:8000
+	@echo "Starting Stillmotion for this machine alone; Ctrl-C ends it. Options: make run OPTIONS=\"--port 8080\""
+	$(BIN)/python app.py serve $(OPTIONS)
 
 film: $(VENV)/installed  ## install, then make a film of a rocket taking off
 	$(BIN)/python app.py film "$$PROMPT"
@@ -24,6 +29,12 @@ format: $(VENV)/installed-dev
 
 evaluate: $(VENV)/installed-dev  ## judge the demo checkpoints; minutes
 	$(BIN)/python -m training.evaluate
+
+lock:  ## write requirements*.lock with hashes, and docs/licences.md; OPTIONS=--upgrade takes newer versions
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --disable-pip-version-check --quiet pip==26.3 uv==0.13.9
+	$(VENV)-lock/bin/python deploy/lock.py $(OPTIONS)
+	rm -rf $(VENV)-lock
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
@@ -18,13 +18,13 @@ import settings
 from errors import Canceled, InputError, StillmotionError, StorageError, UnreadableFileError
 from job_options import JobsCommand, SubmitCommand, UsageCommand
 from model_options import DownloadCommand, ModelsCommand
-from run_options import KeepCommand, ReindexCommand, RunCommand, set_inputs
+from run_options import BackupCommand, KeepCommand, ReindexCommand, RestoreCommand, RunCommand, set_inputs
 from server_options import ServeCommand, WorkCommand
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fastapi import APIRouter
+    from fastapi import APIRouter, FastAPI
 
     from api.access_settings import AccessSettings, Credentials
     from api.job_context import JobApi
@@ -193,7 +193,6 @@ def serve(command: ServeCommand) -> int:
     from api.server import ServerParts, comfy_context, job_api, make_server_app
     from api.serving import Server, address_of, listen
     from jobs.service import Service
-    from ui import page
 
     # 1. Everything is made before anything is begun, so that what is wrong is said at once.
     credentials = startup_credentials(command.host, command.token, command.users, command.no_auth)
@@ -206,9 +205,9 @@ def serve(command: ServeCommand) -> int:
         access = access_settings(command, credentials)
         jobs = job_api(service)
         protocols = [comfy_routes(comfy_context(service, settings.VERSION)), *(mcp(jobs) if command.has_mcp else ())]
+        add_page = page_of(jobs) if command.has_page else None
         parts = ServerParts(
-            service, queue_jobs, Metrics(service), access, settings.VERSION, downloads, protocols, partial(page.add_page, api=jobs),
-            command.notices,
+            service, queue_jobs, Metrics(service), access, settings.VERSION, downloads, protocols, add_page, command.notices
         )  # fmt: skip
         app = make_server_app(parts)
 
@@ -222,6 +221,12 @@ def serve(command: ServeCommand) -> int:
 
         Server(app, service, command.drain_seconds, begin).run(sockets=[bound])
     return 1 if service.failure else 0
+
+
+def page_of(jobs: JobApi) -> Callable[[FastAPI], None]:
+    from ui import page
+
+    return partial(page.add_page, api=jobs)
 
 
 def mcp(jobs: JobApi) -> list[APIRouter]:
@@ -311,6 +316,10 @@ def manage(command: settings.Command) -> int:
             say(commands.keep(command))
         case ReindexCommand():
             say(commands.reindex(command))
+        case BackupCommand():
+            say(commands.backup(command))
+        case RestoreCommand():
+            say(commands.restored(command))
         case ModelsCommand():
             say(commands.models(command))
         case DownloadCommand():

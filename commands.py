@@ -1,9 +1,10 @@
-"""What `app.py jobs`, `usage` and `user` do. Each gives the text to print."""
+"""What `jobs`, `usage`, `keep`, `reindex`, `backup`, `restore` and `user` do. Each gives the text to print."""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,12 +14,13 @@ from api import films, users
 from errors import InputError, JobStateError, UnknownJobError, UnreadableFileError
 from job_options import JobsCommand, SubmitCommand, UsageCommand, UserCommand
 from jobs import batches
+from jobs.backup import back_up, restore
 from jobs.documents import day_start, job_document
 from jobs.job import Job, JobStatus, Submission
 from jobs.keeping import keep_within
 from jobs.keeping import reindex as found_again
 from jobs.outgoing import check_url
-from jobs.report import job_table, usage_table
+from jobs.report import job_table, usage_csv, usage_table
 from jobs.retention import RetentionPlan
 from jobs.service import make_folders, open_store
 from jobs.service_settings import StoreSettings
@@ -26,7 +28,7 @@ from jobs.store import JobStore
 from jobs.submitting import prepare
 from model_options import DownloadCommand, ModelsCommand
 from pipelines.fetch import fetch
-from run_options import KeepCommand, ReindexCommand
+from run_options import BackupCommand, KeepCommand, ReindexCommand, RestoreCommand
 from workflows.folders import Folders
 from workflows.graph import WorkflowError, read_json
 from workflows.model_list import ModelList
@@ -72,7 +74,9 @@ def usage(command: UsageCommand) -> str:
     since = None if command.since is None else day_start(command.since)
     with _known_jobs(command.store) as store:
         found = [] if store is None else store.usage(command.owner, since)
-    return json.dumps([vars(one) for one in found]) if command.is_json else usage_table(found)
+    if command.is_json:
+        return json.dumps([vars(one) for one in found])
+    return usage_csv(found) if command.is_csv else usage_table(found)
 
 
 def keep(command: KeepCommand) -> str:
@@ -130,6 +134,22 @@ def _model(one: dict[str, Any]) -> str:
         return " ".join(filter(None, (one["state"], one["problem"], one["hint"])))
     serves = ", ".join(one["serves"]) or "nothing"
     return f"{one['title']}, {one['bytes'] / 2**20:.0f} MiB, complete; serves {serves}"
+
+
+def backup(command: BackupCommand) -> str:
+    """Raises InputError, UnreadableFileError, StorageError."""
+    made = back_up(command.store, command.folder, earlier=command.like, has_models=command.has_models)
+    return f"{command.folder} holds the jobs and {len(made.files)} files, {made.bytes / 2**20:.1f} MiB."
+
+
+def restored(command: RestoreCommand) -> str:
+    """Brought up to date if an older Stillmotion had made the backup. Raises UnreadableFileError, StorageError."""
+    found = restore(command.store, command.folder)
+    with closing(open_store(command.store)) as store:
+        counts = store.counts()
+    made = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(found.made))
+    where = command.store.data_dir
+    return f"{where} is as it was at {made}: {sum(counts.values())} jobs and {len(found.files)} files, {found.bytes / 2**20:.1f} MiB."
 
 
 def user(command: UserCommand, ask: Callable[[], str]) -> str:

@@ -57,6 +57,7 @@ class UsageCommand:
     is_json: bool
     owner: str | None
     since: str | None
+    is_csv: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ def add_usage(parser: argparse.ArgumentParser) -> None:
     add_database(parser)
     parser.add_argument("--owner", metavar="NAME", help="one user's")
     parser.add_argument("--since", metavar="DAY", help="from this day on (UTC), such as 2026-03-01")
-    parser.add_argument("--json", action="store_true", dest="is_json", help="JSON instead of a table")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--json", action="store_true", dest="is_json", help="JSON instead of a table")
+    forms.add_argument("--csv", action="store_true", dest="is_csv", help="CSV instead of a table: owner, day, runs, seconds")
 
 
 def add_user(parser: argparse.ArgumentParser, add_data_dir: Callable[[argparse.ArgumentParser], None]) -> None:
@@ -129,7 +132,7 @@ def jobs_command(options: argparse.Namespace, environment: Mapping[str, str], da
 
 
 def usage_command(options: argparse.Namespace, environment: Mapping[str, str], data_dir: Path) -> UsageCommand:
-    return UsageCommand(store_settings(options, environment, data_dir), options.is_json, options.owner, options.since)
+    return UsageCommand(store_settings(options, environment, data_dir), options.is_json, options.owner, options.since, options.is_csv)
 
 
 def user_command(options: argparse.Namespace, environment: Mapping[str, str], data_dir: Path) -> UserCommand:

@@ -1,4 +1,4 @@
-"""The options of `run`, `keep` and `reindex`."""
+"""The options of `run`, `keep`, `reindex`, `backup` and `restore`."""
 
 from __future__ import annotations
 
@@ -47,6 +47,22 @@ class ReindexCommand:
     store: StoreSettings
 
 
+@dataclass(frozen=True)
+class BackupCommand:
+    """`like`: an earlier backup."""
+
+    store: StoreSettings
+    folder: Path
+    like: Path | None
+    has_models: bool
+
+
+@dataclass(frozen=True)
+class RestoreCommand:
+    store: StoreSettings
+    folder: Path
+
+
 def add_run(run: argparse.ArgumentParser) -> None:
     run.description = "Run a workflow in ComfyUI's API format, or a template, here and now. What was sampled before is found again."
     run.add_argument("workflow", nargs="?", type=Path, metavar="WORKFLOW.json", help="a workflow as ComfyUI exports it for its API")
@@ -79,6 +95,20 @@ def add_reindex(reindex: argparse.ArgumentParser) -> None:
         "usage and messages of queues are only in the database, and stay lost."
     )
     add_database(reindex)
+
+
+def add_backup(backup: argparse.ArgumentParser) -> None:
+    backup.description = "Copy jobs, films and keys into a new folder, while a server runs or not."
+    backup.add_argument("folder", type=Path, metavar="DIR", help="a new folder, outside the data directory")
+    backup.add_argument("--like", type=Path, metavar="EARLIER", help="an earlier backup: what has not changed is shared with it")
+    backup.add_argument("--models", action="store_true", dest="has_models", help="the models too, which are large and can be fetched again")
+    add_database(backup)
+
+
+def add_restore(restore: argparse.ArgumentParser) -> None:
+    restore.description = "Put a backup into a data directory that has no jobs yet. Nothing is overwritten."
+    restore.add_argument("folder", type=Path, metavar="DIR", help="a folder that `app.py backup` has made")
+    add_database(restore)
 
 
 def run_command(options: argparse.Namespace, environment: Mapping[str, str], data_dir: Path) -> RunCommand:
@@ -114,6 +144,16 @@ def keep_command(options: argparse.Namespace, environment: Mapping[str, str], da
 def reindex_command(options: argparse.Namespace, environment: Mapping[str, str], data_dir: Path) -> ReindexCommand:
     """Raises InputError."""
     return ReindexCommand(store_settings(options, environment, data_dir))
+
+
+def backup_command(options: argparse.Namespace, environment: Mapping[str, str], data_dir: Path) -> BackupCommand:
+    """Raises InputError."""
+    return BackupCommand(store_settings(options, environment, data_dir), options.folder, options.like, options.has_models)
+
+
+def restore_command(options: argparse.Namespace, environment: Mapping[str, str], data_dir: Path) -> RestoreCommand:
+    """Raises InputError."""
+    return RestoreCommand(store_settings(options, environment, data_dir), options.folder)
 
 
 def set_inputs(graph: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:

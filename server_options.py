@@ -43,6 +43,7 @@ class ServeCommand:
     root_path: str
     drain_seconds: float
     has_custom_nodes: bool
+    has_page: bool
     hub: HubSettings
     has_mcp: bool = False
     notices: tuple[str, ...] = ()
@@ -159,6 +160,7 @@ _SERVER = (
     Option("--allowed-hosts", _names, "A,B", (), "names under which it is reached, such as films.example.com or .example.com"),
     Option("--allowed-origins", _names, "A,B", (), "other pages that may use it, such as https://example.com"),
     Option("--trusted-proxies", _names, "A,B", ("127.0.0.0/8", "::1"), "whose X-Forwarded-* is believed"),
+    Option("--no-ui", _switch, "", False, "only the protocols for programs; Gradio is not loaded", alone=True),
     Option("--mcp", _switch, "", False, "for MCP clients too, at /mcp (wants requirements-mcp.txt)", alone=True),
     Option("--root-path", str, "PATH", "", "the path under which a proxy shows it, such as /films"),
 )  # fmt: skip
@@ -211,7 +213,7 @@ def serve_command(options: argparse.Namespace, environment: Mapping[str, str], d
     work = _work_settings(options, environment, given)
     return ServeCommand(
         _store_settings(given, data_dir), work, host=given["listen"], drain_seconds=given["drain"],
-        has_custom_nodes=given["enable_custom_nodes"], hub=hub_settings(environment), has_mcp=given["mcp"],
+        has_custom_nodes=given["enable_custom_nodes"], has_page=not given["no_ui"], hub=hub_settings(environment), has_mcp=given["mcp"],
         notices=space_notices(environment, data_dir, no_auth=given["no_auth"]), may_be_framed=is_space(environment),
         **{name: given[name] for name in same},
     )  # fmt: skip

@@ -42,7 +42,8 @@ _EXAMPLES = """examples:
   python app.py doctor
   python app.py download svd_xt
   python app.py jobs submit --prompts films.csv --seeds 3
-  python app.py work --until-empty"""
+  python app.py work --until-empty
+  python app.py backup /backups/monday --like /backups/sunday"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class DoctorCommand:
 
 Command = (
     FilmCommand | ReadCommand | DoctorCommand | server_options.ServeCommand | server_options.WorkCommand
-    | run_options.RunCommand | run_options.KeepCommand | run_options.ReindexCommand
+    | run_options.RunCommand | run_options.KeepCommand | run_options.ReindexCommand | run_options.BackupCommand | run_options.RestoreCommand
     | model_options.ModelsCommand | model_options.DownloadCommand
     | job_options.JobsCommand | job_options.SubmitCommand | job_options.UsageCommand | job_options.UserCommand
 )  # fmt: skip
@@ -113,6 +114,7 @@ def parse(argv: Sequence[str]) -> Command:
     make = {
         "serve": server_options.serve_command, "work": server_options.work_command, "jobs": job_options.jobs_command,
         "run": run_options.run_command, "keep": run_options.keep_command, "reindex": run_options.reindex_command,
+        "backup": run_options.backup_command, "restore": run_options.restore_command,
         "models": model_options.models_command, "download": model_options.download_command,
         "usage": job_options.usage_command, "user": job_options.user_command,
     }[options.command]  # fmt: skip
@@ -156,6 +158,12 @@ def _parser() -> argparse.ArgumentParser:
     reindex = commands.add_parser("reindex", help="make the library again from the files", prog="app.py reindex", allow_abbrev=False)
     _add_data_dir(reindex)
     run_options.add_reindex(reindex)
+    backup = commands.add_parser("backup", help="copy jobs, films and keys, while a server runs", prog="app.py backup", allow_abbrev=False)
+    _add_data_dir(backup)
+    run_options.add_backup(backup)
+    restore = commands.add_parser("restore", help="put a backup into an empty data directory", prog="app.py restore", allow_abbrev=False)
+    _add_data_dir(restore)
+    run_options.add_restore(restore)
     job_options.add_user(commands.add_parser("user", help="who may enter", prog="app.py user"), _add_data_dir)
     return parser
 

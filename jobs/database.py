@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -45,7 +46,7 @@ class Database:
             raise StorageError(f"The folder {self.path.parent} cannot be made: {error.strerror}.", _ELSEWHERE) from error
         try:
             with self.connection() as connection:
-                self._check_ours(connection, application_id)
+                _check_ours(self.path, connection, application_id)
                 self._choose_journal(connection)
                 self._migrate(connection, migrations, application_id)
         except BaseException:
@@ -116,15 +117,6 @@ class Database:
             connection.close()
             raise
         return connection
-
-    def _check_ours(self, connection: sqlite3.Connection, application_id: int) -> None:
-        """Before anything is written to it."""
-        found = connection.execute("PRAGMA application_id").fetchone()[0]
-        is_empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if found != application_id and not (found == 0 and is_empty):
-            raise StorageError(f"{self.path} is a database of another program.", _ELSEWHERE)
-        if damage := [row[0] for row in connection.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
-            raise StorageError(f"The database {self.path} is damaged: {' '.join(damage[0].split())}.", _DAMAGED)
 
     def _choose_journal(self, connection: sqlite3.Connection) -> None:
         network = network_type(self.path.parent)
@@ -203,6 +195,49 @@ def network_type(folder: Path) -> str | None:
     ]
     kind = max(held, default=(0, 0, ""))[2]
     return kind if kind in _NETWORK or kind.startswith("fuse.") else None
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """The whole database as it is at one moment, while others write to it; `target` is one file, and there only when it is whole.
+
+    It is copied as it is, not brought up to date. Raises StorageError.
+    """
+    part = target.with_name(f".{target.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=rw", uri=True, timeout=60.0)) as given,
+            contextlib.closing(sqlite3.connect(part)) as made,
+        ):
+            part.chmod(source.stat().st_mode & 0o777)
+            given.backup(made)
+            made.execute("PRAGMA journal_mode = delete")  # or else a second file would belong to it
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(target)
+    except sqlite3.Error as error:
+        raise _storage_error(source, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_database(path: Path, application_id: int) -> None:
+    """Raises StorageError for a file that is damaged or not ours. It stays as it is."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)) as connection:
+            _check_ours(path, connection, application_id)
+    except sqlite3.Error as error:
+        raise _storage_error(path, error) from error
+
+
+def _check_ours(path: Path, connection: sqlite3.Connection, application_id: int) -> None:
+    """Before anything is written to it."""
+    found = connection.execute("PRAGMA application_id").fetchone()[0]
+    is_empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if found != application_id and not (found == 0 and is_empty):
+        raise StorageError(f"{path} is a database of another program.", _ELSEWHERE)
+    if damage := [row[0] for row in connection.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
+        raise StorageError(f"The database {path} is damaged: {' '.join(damage[0].split())}.", _DAMAGED)
 
 
 _ELSEWHERE = "Choose another data directory."

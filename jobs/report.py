@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import time
 from collections.abc import Iterable, Sequence
 
@@ -25,6 +27,15 @@ def usage_table(usages: Iterable[Usage]) -> str:
     rows = [(usage.owner or "-", usage.day, str(usage.runs), f"{usage.seconds:.1f}") for usage in usages]
     total = "total", "", str(sum(usage.runs for usage in usages)), f"{sum(usage.seconds for usage in usages):.1f}"
     return _table(("owner", "day (UTC)", "runs", "seconds"), [*rows, total])
+
+
+def usage_csv(usages: Iterable[Usage]) -> str:
+    """The same for programs and spreadsheets: no sum, the only user of a server without users is empty."""
+    lines = io.StringIO()
+    table = csv.writer(lines, lineterminator="\n")
+    table.writerow(("owner", "day", "runs", "seconds"))
+    table.writerows((usage.owner, usage.day, usage.runs, f"{usage.seconds:.3f}") for usage in usages)
+    return lines.getvalue().removesuffix("\n")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -128,3 +128,12 @@ def test_the_library_is_kept_small_and_made_again(data_dir: Path, tmp_path: Path
     assert main("keep", "--keep-days", 0, "--data-dir", data_dir) == 0
     assert "are gone" in capsys.readouterr().out
     assert not list((data_dir / "output").iterdir())
+
+
+def test_a_backup_and_the_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings.os, "environ", {"STILLMOTION_DATABASE": "/fast/jobs.sqlite"})
+    backup = settings.parse(["backup", "/b/2", "--like", "/b/1", "--models", "--data-dir", "d"])
+    assert (backup.folder, backup.like, backup.has_models) == (Path("/b/2"), Path("/b/1"), True)
+    assert (backup.store.data_dir, backup.store.database) == (Path("d"), Path("/fast/jobs.sqlite"))
+    restore = settings.parse(["restore", "/b/2", "--data-dir", "d", "--database", "x.sqlite"])
+    assert (restore.folder, restore.store.database) == (Path("/b/2"), Path("x.sqlite"))

@@ -35,6 +35,13 @@ def test_to_listen_without_a_host_is_everywhere() -> None:
     assert serve("--listen", "::1").host == "::1"
 
 
+def test_the_page_is_there_unless_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert serve().has_page
+    assert not serve("--no-ui").has_page
+    monkeypatch.setattr(settings.os, "environ", {"STILLMOTION_NO_UI": "1"})
+    assert not serve().has_page
+
+
 def test_what_is_given_arrives_where_it_belongs() -> None:
     command = serve(
         "--data-dir", "d", "--database", "x/y.db", "--token", "t", "--allowed-hosts", "a.example, .b.example", "--max-queued", "5",

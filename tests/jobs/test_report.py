@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from jobs.history import Usage
-from jobs.report import job_table, usage_table
+from jobs.report import job_table, usage_csv, usage_table
 
 
 def test_jobs_are_listed(store, submit, run_one):
@@ -17,3 +17,12 @@ def test_jobs_are_listed(store, submit, run_one):
 def test_usage_is_summed():
     lines = usage_table([Usage("ann", "2026-03-07", 12.04, 2), Usage("", "2026-03-08", 1, 1)]).splitlines()
     assert lines[1:] == ["ann    2026-03-07  2     12.0", "-      2026-03-08  1     1.0", "total              3     13.0"]
+
+
+def test_usage_for_spreadsheets():
+    assert usage_csv([Usage("ann, or bo", "2026-03-07", 12.0444, 2), Usage("", "2026-03-08", 1, 1)]).splitlines() == [
+        "owner,day,runs,seconds",
+        '"ann, or bo",2026-03-07,2,12.044',
+        ",2026-03-08,1,1.000",
+    ]
+    assert usage_csv([]) == "owner,day,runs,seconds"
