@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import settings
@@ -224,9 +223,12 @@ def serve(command: ServeCommand) -> int:
 
 
 def page_of(jobs: JobApi) -> Callable[[FastAPI], None]:
-    from ui import page
+    def add_page(app: FastAPI) -> None:
+        from ui import page  # takes seconds, while the server answers already
 
-    return partial(page.add_page, api=jobs)
+        page.add_page(app, jobs)
+
+    return add_page
 
 
 def mcp(jobs: JobApi) -> list[APIRouter]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -21,6 +22,7 @@ from api.downloads import Downloads
 from api.error_answers import translate_errors
 from api.job_context import JobApi
 from api.jobs import job_routes
+from api.late_page import LatePage
 from api.library import library_routes
 from api.line import line_routes
 from api.metrics import CONTENT_TYPE, Metrics
@@ -56,7 +58,11 @@ class ServerParts:
 
 def make_server_app(parts: ServerParts) -> ASGIApp:
     """Raises what `Access` raises for its settings."""
-    app = FastAPI(title="Stillmotion", version=parts.version, description=_ABOUT, docs_url=None, redoc_url=None, openapi_url=None)
+    late = None if parts.add_page is None else LatePage(partial(_make_page, parts.add_page))
+    app = FastAPI(
+        title="Stillmotion", version=parts.version, description=_ABOUT, docs_url=None, redoc_url=None, openapi_url=None,
+        lifespan=late.lifespan if late else None,
+    )  # fmt: skip
     translate_errors(app)
     jobs = job_api(parts.service)
     for routes in (opening_routes, library_routes, line_routes, job_routes):  # in this order: ids of jobs may have slashes
@@ -67,12 +73,18 @@ def make_server_app(parts: ServerParts) -> ASGIApp:
         app.include_router(router)
     _add_health(app, parts)
     _add_docs(app)
-    guarded = Access(app, parts.access)  # what is wrong with its settings is said before the page is made
-    if parts.add_page is None:
+    if late is None:
         app.add_route("/", lambda request: RedirectResponse("docs"), methods=list(_BOTH))
     else:
-        parts.add_page(app)
-    return guarded
+        app.router.default = late  # of all that is nobody else's
+    return Access(app, parts.access)
+
+
+def _make_page(add_page: Callable[[FastAPI], None]) -> FastAPI:
+    page = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    translate_errors(page)
+    add_page(page)
+    return page
 
 
 def comfy_context(service: Service, version: str) -> ComfyContext:
