@@ -174,7 +174,7 @@ class MotionSettings:
     width: Annotated[int, Side] = 192
     height: Annotated[int, Side] = 192
     frames: Annotated[int, Number(1, 4096, "length of the film in frames")] = 14
-    motion_bucket_id: Annotated[int, Number(1, 1023, "how much moves: 40 is gentle, 127 usual, 200 wild")] = 127
+    motion_bucket_id: Annotated[int, Number(1, 1023, "how much moves: 40 is gentle, 90 lively, 200 wild")] = 90
     fps: Annotated[int, Number(1, 1024, "frames a second that the motion is made for")] = 7
     augmentation_level: Annotated[float, Number(0.0, 10.0, "noise on the still: more moves more, and drifts from it")] = 0.0
     steps: Annotated[int, Steps] = 16

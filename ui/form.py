@@ -10,7 +10,7 @@ import gradio as gr
 
 from ui.words import say
 
-PACES = (("gentle", 40), ("lively", 127), ("wild", 200))  # motion bucket ids
+PACES = (("gentle", 40), ("lively", 90), ("wild", 200))  # motion bucket ids
 SIZES = ((192, 192), (256, 192), (192, 256), (256, 256), (512, 512), (768, 512), (512, 768), (1024, 576), (576, 1024), (1024, 1024))
 _TALL = ("prompt", "negative_prompt", "text")
 
@@ -108,7 +108,7 @@ def draw_field(one: Mapping[str, Any], state: FormState) -> gr.components.Compon
 def draw_paces(state: FormState) -> gr.Radio:
     """Motion in words."""
     choices = [(say(state.language, f"pace.{name}"), bucket) for name, bucket in PACES]
-    given = state.values.get("motion_bucket_id", 127)
+    given = state.values.get("motion_bucket_id", 90)
     return gr.Radio(
         choices, value=given if given in dict(PACES).values() else None, label=say(state.language, "pace.label"),
         elem_id="sm-paces", elem_classes="sm-chips", interactive=True,

@@ -163,7 +163,7 @@ export function mount(element, page) {
     ];
   }
 
-  const bucket = (values, factor) => Math.round(Math.max(1, Math.min(255, (values.motion_bucket_id ?? 127) * factor)));
+  const bucket = (values, factor) => Math.round(Math.max(1, Math.min(255, (values.motion_bucket_id ?? 90) * factor)));
 
   // The same film with something changed: what stays the same is taken from what is known.
   async function changed(shown, change) {

@@ -33,7 +33,7 @@ def test_what_is_kept_is_not_made_again(visit: Visit, served: Served) -> None:
     second = made(page, served, first["id"])
     graph = json.loads(page.request.get(f"{served.url}api/jobs/{second['id']}/workflow").text())
     assert (graph["3"]["inputs"]["seed"], graph["13"]["inputs"]["seed"]) == (5, 6)
-    assert graph["16"]["inputs"]["motion_bucket_id"] == 203  # 1.6 times
+    assert graph["16"]["inputs"]["motion_bucket_id"] == 144  # 1.6 times
     assert "3" in second["cached"]  # the still was there
     page.click("[data-act=keep]")
     third = made(page, served, second["id"])
