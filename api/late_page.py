@@ -15,10 +15,10 @@ from starlette.types import Receive, Scope, Send
 log = logging.getLogger("stillmotion.page")
 
 _WAIT_SECONDS = 120.0
-_STARTING = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="1">
+_STARTING = """<!doctype html><html lang="en"><meta charset="utf-8"><noscript><meta http-equiv="refresh" content="1"></noscript>
 <meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark"><title>Stillmotion</title>
 <style>body { font: 16px/1.5 system-ui, sans-serif; display: grid; place-items: center; min-height: 90vh; margin: 0 }</style>
-<body><p>Starting… 正在启动…</p></body></html>"""
+<body><p>Starting… 正在启动…</p><script>setTimeout(() => location.reload(), 1000)</script></body></html>"""
 
 
 class LatePage:

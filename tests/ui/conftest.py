@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -38,6 +41,12 @@ class Served:
         line = self.process.stdout.readline()
         assert line.startswith("Stillmotion is at "), line + Path(self.log.name).read_text()
         self.url = line.split()[-1]
+        self.wait_for_the_page()
+
+    def wait_for_the_page(self) -> None:
+        """Programs that ask for the page before it is made are answered when it is."""
+        with contextlib.suppress(urllib.error.HTTPError):  # those who have not signed in
+            urllib.request.urlopen(f"{self.url}theme.css", timeout=120).close()
 
     def close(self) -> None:
         self.process.send_signal(signal.SIGTERM)
