@@ -24,7 +24,7 @@ SMALL = {"width": 64, "height": 64, "frames": 3, "steps": 2, "motion_steps": 2} 
 LONG = SMALL | {"steps": 400}  # time enough to look at it while it runs
 expect.set_options(timeout=60_000)  # a busy machine loads PyTorch for a while
 _ASKED = ("/api/open", "/api/films", "/api/films/batch")
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 class Served:
@@ -70,7 +70,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None and not os.environ.get("CI"):
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     assert path, "no Chromium: the page cannot be tested"
