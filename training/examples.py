@@ -20,9 +20,9 @@ from workflows.film import Film, make_film
 
 FOLDER = ASSETS / "examples"
 EXAMPLES: tuple[dict[str, Any], ...] = (
-    {"name": "rocket", "en": "Rocket", "zh": "火箭", "seed": 7, "prompt": "Rocket takes off from the ground, fire, sky, airplane"},
+    {"name": "rocket", "en": "Rocket", "zh": "火箭", "seed": 2, "prompt": "Rocket takes off from the ground, fire, sky, airplane"},
     {"name": "boat", "en": "Boat at sea", "zh": "海上的船", "seed": 1, "prompt": "A white boat sails on the sea, sun"},
-    {"name": "balloon", "en": "Balloon", "zh": "热气球", "seed": 1, "prompt": "A red balloon floats over a field, clouds"},
+    {"name": "balloon", "en": "Balloon", "zh": "热气球", "seed": 2, "prompt": "A red balloon floats over a field, clouds"},
     {"name": "train", "en": "Train", "zh": "火车", "seed": 1, "prompt": "A green train in the desert, sunset"},
 )
 
