@@ -120,9 +120,9 @@ class Creator:
         try:
             kept = json.loads(draft) if draft else {}
             template, values = kept["template"], dict(kept["values"])
+            is_there = state.opened is not None if template == OWN else template in all_templates(self.api.data_dir)
         except (ValueError, KeyError, TypeError):
             return state
-        is_there = state.opened is not None if template == OWN else template in all_templates(self.api.data_dir)
         return replace(state, template=template, values=values) if is_there else state
 
 

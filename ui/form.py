@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from ui.words import say
 
 PACES = (("gentle", 40), ("lively", 90), ("wild", 200))  # motion bucket ids
 SIZES = ((192, 192), (256, 192), (192, 256), (256, 256), (512, 512), (768, 512), (512, 768), (1024, 576), (576, 1024), (1024, 1024))
+MOST_EXACT = 2**53  # browsers round what is beyond
+WHOLE = re.compile(r"-?[0-9]{1,30}")
 _TALL = ("prompt", "negative_prompt", "text")
 
 
@@ -80,11 +83,12 @@ def draw_group(fields: Iterable[Mapping[str, Any]], state: FormState, drawn: Dra
 def draw_field(one: Mapping[str, Any], state: FormState) -> gr.components.Component:
     """One component, with the value of the state or the template's."""
     name, value = one["name"], state.values.get(one["name"], None if one["follows"] else one["default"])
+    kind = one["kind"] if is_drawable(one["kind"], value) else "text"
     shared = {
         "label": label_of(one, state.language), "info": one["help"] or None,
         "elem_id": f"sm-field-{name}", "min_width": 140, "interactive": True,
     }  # fmt: skip
-    match one["kind"]:
+    match kind:
         case "integer" if one["default"] is None or one["follows"]:  # seeds are text, since browsers round large numbers
             empty = say(state.language, "form.same" if one["follows"] else "form.random")
             return gr.Textbox(text_of(value), placeholder=empty, max_lines=1, **shared)
@@ -97,12 +101,20 @@ def draw_field(one: Mapping[str, Any], state: FormState) -> gr.components.Compon
         case "choice":
             return gr.Dropdown(one["choices"], value=value, **shared)
         case "file":
+            value = text_of(value)
             choices = one["choices"] + ([value] if value and value not in one["choices"] else [])
             empty = [] if one["default"] else [(say(state.language, "form.none"), "")]
             return gr.Dropdown([*empty, *choices], value=value, **shared)
         case _:
             lines = 3 if name.startswith(_TALL) else 1
             return gr.Textbox(text_of(value), lines=lines, max_lines=8 if lines > 1 else 1, **shared)
+
+
+def is_drawable(kind: str, value: Any) -> bool:
+    """Whether a component of this kind can show it. What an opened workflow holds may be anything, and is refused only when it is run."""
+    if kind in ("integer", "number") and value is not None:
+        return isinstance(value, int | float) and abs(value) < MOST_EXACT
+    return True
 
 
 def draw_paces(state: FormState) -> gr.Radio:
@@ -139,16 +151,19 @@ def text_of(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def given_values(document: Mapping[str, Any], names: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
-    """What was typed, as the job API takes it: what is left open is left out, seeds are whole numbers again."""
+def given_values(document: Mapping[str, Any], names: Iterable[str], values: Iterable[Any], *, is_own: bool = False) -> dict[str, Any]:
+    """What was typed, as the job API takes it: what is left open is left out, seeds are whole numbers again. In the form of an opened
+    workflow an open seed is said, since left out it would be the workflow's."""
     declared = {one["name"]: one for group in document["groups"] for one in group["fields"]}
     found = {}
     for name, value in zip(names, values, strict=True):
-        one = declared[name]
+        one = declared.get(name)
+        if one is None or value is None:
+            continue
         if one["kind"] == "integer" and isinstance(value, str):
             text = value.strip()
-            if text:
-                found[name] = int(text) if text.lstrip("-").isdecimal() and text.isascii() else text
-        elif value is not None and not (value == "" and not one["default"]):
+            value = int(text) if WHOLE.fullmatch(text) else text
+        is_open = value == "" and not (one["default"] is None and is_own)
+        if not is_open or (one["default"] and one["kind"] in ("text", "loras")):
             found[name] = value
     return found

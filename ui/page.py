@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from api.job_context import JobApi
 from api.users import User
-from ui.create import Creator
+from ui.create import OWN, Creator
 from ui.endpoints import Endpoints
 from ui.form import FormState, draw_fields, given_values
 from ui.theme import THEME
@@ -90,7 +90,7 @@ def _draw_form(creator: Creator, state: gr.State, bridge: gr.HTML) -> None:
 
 def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridge: gr.HTML) -> None:
     hidden = {"api_visibility": "private", "show_progress": "hidden"}
-    document, language = creator.document(shown, user), shown.language
+    document, language, is_own = creator.document(shown, user), shown.language, shown.template == OWN
     with gr.Row(elem_id="sm-choose"):
         template = gr.Dropdown(
             creator.choices(shown), value=shown.template, label=say(language, "form.template"), elem_id="sm-template",
@@ -115,15 +115,16 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
     if drawn.size is not None:
         sides = [drawn.fields["width"], drawn.fields["height"]]
         drawn.size.input(lambda size: [int(side) for side in size.split(" x ")], drawn.size, sides, queue=False, **hidden)
-    estimate = gr.HTML(creator.estimate_line(shown, user, shown.values), elem_id="sm-estimate", apply_default_css=False)
+    kept = given_values(document, shown.values.keys(), shown.values.values(), is_own=is_own)
+    estimate = gr.HTML(creator.estimate_line(shown, user, kept), elem_id="sm-estimate", apply_default_css=False)
     make = gr.Button(say(language, creator.verb(shown)), variant="primary", elem_id="sm-make")
     names, components = list(drawn.fields), list(drawn.fields.values())
 
     def submit(request: gr.Request, *values: Any) -> str:
-        return creator.submit(shown, user_of(request), given_values(document, names, values))
+        return creator.submit(shown, user_of(request), given_values(document, names, values, is_own=is_own))
 
     def estimated(request: gr.Request, *values: Any) -> str:
-        return creator.estimate_line(shown, user_of(request), given_values(document, names, values))
+        return creator.estimate_line(shown, user_of(request), given_values(document, names, values, is_own=is_own))
 
     def choose(wanted: str, *values: Any) -> FormState:
         return creator.choose(wanted, shown, dict(zip(names, values, strict=True)))
@@ -133,6 +134,8 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
     keep = f"(...values) => stillmotion.keep({json.dumps(shown.template)}, {json.dumps(names)}, values)"
     gr.on([one.change for one in components], None, components, None, js=keep, **hidden)
     template.input(choose, [template, *components], state, **hidden)
+    chosen = f"(chosen, ...values) => stillmotion.keep(chosen, {json.dumps(names)}, values)"
+    template.input(None, [template, *components], None, js=chosen, **hidden)
 
 
 def user_of(request: gr.Request) -> User:

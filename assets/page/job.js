@@ -143,7 +143,7 @@ export function mount(element, page) {
       ];
     }
     const film = filmOf(shown);
-    const files = shown.outputs.filter((one) => one.type === "output" && !/poster/i.test(one.filename) && (isShown(one) || suffix(one) === "json"));
+    const files = shown.outputs.filter((one) => one.type === "output" && (isShown(one) || suffix(one) === "json"));
     const names = { json: say("file.settings") };
     const downloads = files.map((one) => el("a", { class: "sm-button sm-quiet", href: one.url, download: one.filename }, `${names[suffix(one)] ?? suffix(one).toUpperCase()} `, el("small", {}, page.bytes(one.bytes))));
     const again = [
@@ -211,9 +211,10 @@ export function mount(element, page) {
   // Another device, a new tab: what runs is shown.
   async function begin() {
     if (new URL(location.href).searchParams.get("job")) return;
-    const open = await server.get("api/jobs?status=running&status=queued&limit=1").catch(() => ({ jobs: [] }));
+    const open = await server.get("api/line?limit=20").catch(() => ({ jobs: [] }));
+    const mine = open.jobs.find((one) => one.owner === page.user());
     if (watched) return;
-    if (open.jobs.length) follow(open.jobs[0].id);
+    if (mine) follow(mine.id);
     else draw(null);
   }
 }

@@ -18,6 +18,7 @@ const viewListeners = new Set();
 const page = {
   server, say, sayOf, seconds, bytes, language, onLanguage, el, replace,
   view: "create",
+  user: () => about.user,
   show,
   onView(fn) {
     viewListeners.add(fn);
@@ -74,6 +75,7 @@ function mark(link) {
 
 function toast(text, { undo, undoText, isBad = false } = {}) {
   const place = document.getElementById("sm-toasts");
+  if (!undo && [...place.querySelectorAll(".sm-toast > span")].some((shown) => shown.textContent === text)) return;
   const close = () => line.remove();
   const line = el("div", { class: isBad ? "sm-toast sm-bad" : "sm-toast", role: isBad ? "alert" : "status" }, el("span", {}, text));
   if (undo) line.append(el("button", { class: "sm-button sm-quiet", on: { click: () => (undo(), close()) } }, undoText ?? say("undo")));
@@ -95,7 +97,7 @@ function drawHeader(header) {
     el("button", { class: "sm-button sm-quiet", id: "sm-theme", "aria-label": say(isDark ? "theme.light" : "theme.dark"), on: { click: () => setDark(!isDark) } }, isDark ? "☀" : "☾"),
     bell(),
     el("a", { class: "sm-button sm-quiet", href: "docs", target: "_blank" }, "API"),
-    about.signs_in ? el("form", { method: "post", action: "logout", class: "sm-out" }, el("button", { class: "sm-button sm-quiet", title: about.user }, say("sign.out"))) : null,
+    about.signs_in ? el("form", { method: "post", action: "logout", class: "sm-out", on: { submit: () => sessionStorage.removeItem(DRAFT) } }, el("button", { class: "sm-button sm-quiet", title: about.user }, say("sign.out"))) : null,
   );
   document.querySelectorAll("#sm-nav [data-view]").forEach((one) => mark(one));
 }

@@ -59,6 +59,20 @@ def test_what_is_left_open_is_left_out_and_what_is_no_number_is_passed_on_to_be_
     assert given == {"prompt": "a", "motion_seed": "seven"}
 
 
+def test_values_of_another_template_are_left_out_and_an_open_seed_of_an_opened_workflow_is_said(tmp_path: Path) -> None:
+    form = document("text_to_still", tmp_path)
+    assert given_values(form, ["motion_bucket_id", "prompt", "seed"], [90, "a", ""]) == {"prompt": "a"}
+    assert given_values(form, ["prompt", "seed"], ["a", ""], is_own=True) == {"prompt": "a", "seed": ""}
+    assert given_values(form, ["seed"], ["--5"]) == {"seed": "--5"}
+    assert given_values(form, ["prompt"], [""]) == {"prompt": ""}  # cleared, where the template has one
+
+
+@pytest.mark.parametrize("value", ["abc", {"a": 1}, 1e300, 2**70, [1]])
+def test_what_an_opened_workflow_holds_is_drawn_whatever_it_is(value: Any, tmp_path: Path) -> None:
+    fields = drawn("text_to_film", tmp_path, values={"steps": value, "guidance": value, "checkpoint": value, "prompt": value})
+    assert fields["steps"].value == str(value)
+
+
 def test_a_model_that_is_gone_stays_visible_in_its_field(tmp_path: Path) -> None:
     field = drawn("text_to_film", tmp_path, values={"checkpoint": "gone.safetensors"})["checkpoint"]
     assert field.value == "gone.safetensors"

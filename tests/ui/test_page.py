@@ -71,8 +71,27 @@ def test_the_language_is_the_browsers_can_be_changed_and_is_remembered(visit: Vi
     expect(page.locator("#sm-make")).to_have_text("Make the film")
     expect(page.locator("#sm-nav")).to_contain_text("Queue")
     expect(page.locator("#sm-field-prompt textarea")).to_have_value("what was typed stays")
+    expect(page.locator("#sm-estimate")).not_to_contain_text("cannot")
     page.reload()
     expect(page.locator("#sm-make")).to_have_text("Make the film")
+
+
+def test_another_template_keeps_what_both_have_and_is_remembered(visit: Visit) -> None:
+    page = visit()
+    page.fill("#sm-field-prompt textarea", "A train")
+    page.fill("#sm-field-frames input", "9")
+    page.click("#sm-template input")
+    page.get_by_role("option", name="Text to still").click()
+    expect(page.locator("#sm-make")).to_have_text("Make the still")
+    expect(page.locator("#sm-field-prompt textarea")).to_have_value("A train")
+    expect(page.locator("#sm-estimate")).not_to_contain_text("cannot")
+    page.click("button:has-text('中文')")
+    expect(page.locator("#sm-make")).to_have_text("生成图片")
+    page.reload()
+    expect(page.locator("#sm-make")).to_have_text("生成图片")
+    page.click("#sm-template input")
+    page.get_by_role("option", name="文字生成视频").click()
+    expect(page.locator("#sm-field-frames input")).to_have_value("9")
 
 
 def test_what_is_wrong_is_said_before_anything_begins(visit: Visit) -> None:
