@@ -20,7 +20,9 @@ class BadFields(InputError):
     """`fields`: what is wrong with which field of a template."""
 
     def __init__(self, fields: Mapping[str, str]) -> None:
-        super().__init__(" ".join(f"{name}: {text}." for name, text in fields.items()), "`GET /api/templates` says what each field takes.")
+        super().__init__(
+            " ".join(f"{name}: {text.rstrip('.')}." for name, text in fields.items()), "`GET /api/templates` says what each field takes."
+        )
         self.fields = dict(fields)
 
 
@@ -43,13 +45,32 @@ def in_fields(error: WorkflowError, template: Template, given: Container[str]) -
     found: dict[str, str] = {}
     for node, problems in error.node_errors.items():
         for problem in problems["errors"]:
-            input_name, details = problem["extra_info"].get("input_name"), problem["details"]
-            name = places.get(f"{node}.{input_name}")
+            name = places.get(f"{node}.{problem['extra_info'].get('input_name')}")
             if name is None:
                 return error
-            found[name] = problem["message"] + (f" ({details})" if details != input_name else "")
+            found[name] = _plainly(problem)
     own = {name: text for name, text in found.items() if name in given}
     return BadFields(own or found) if found else error
+
+
+def _plainly(problem: Mapping[str, Any]) -> str:
+    """One problem of a node in words for people."""
+    extra, details = problem["extra_info"], problem["details"]
+    value, config = extra.get("received_value"), extra.get("input_config") or ("", {})
+    match problem["type"]:
+        case "invalid_input_type" if "exception_message" in extra:
+            wanted = {"INT": "whole number", "FLOAT": "number", "BOOLEAN": "switch (true or false)"}.get(config[0], "text")
+            return f"{str(value)[:100]!r} is no {wanted}"
+        case "value_smaller_than_min":
+            return f"{value} is less than {config[1].get('min')}, the least there can be"
+        case "value_bigger_than_max":
+            return f"{value} is more than {config[1].get('max')}, the most there can be"
+        case "value_not_in_list":
+            return details.partition(": ")[2].replace(" not in ", " is none of ", 1).replace(" is none of []", " is not there")
+        case "custom_validation_failed":
+            return details.partition(" - ")[2]
+        case _:
+            return problem["message"]
 
 
 def _field(one: Field, template: Template, default: Any, catalog: Catalog, folders: Folders) -> dict[str, Any]:

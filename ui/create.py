@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from api.job_models import FilmRequest
 from api.opening import estimated
 from api.users import User
 from errors import StillmotionError
-from ui.form import PACES, FormState, title_of
+from ui.form import PACES, SOURCES, FormState, title_of
 from ui.words import known, say
 from workflows.opening import open_workflow
 from workflows.templates import Template, all_templates, find_template
@@ -78,27 +78,42 @@ class Creator:
         lines = [lack_text(one, language) for one in state.opened["missing"]]
         parts = [f"<p>{html.escape(say(language, 'open.foreign'))}</p>"]
         parts += [f'<p class="sm-bad">{html.escape(say(language, "open.missing"))}</p>'] if lines else []
-        items = "".join(f"<li>{html.escape(line)}</li>" for line in [*lines, *state.opened["notes"]])
-        return f'<div class="sm-opened">{"".join(parts)}<ul>{items}</ul></div>'
+        parts += [f"<ul>{_items(lines)}</ul>"] if lines else []
+        parts += [f"<ul>{_items(state.opened['notes'])}</ul>"] if state.opened["notes"] else []
+        return f'<div class="sm-opened">{"".join(parts)}</div>'
 
     def estimate_line(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
         """One line, as HTML: seconds, length, size, memory; or why it cannot be made."""
+        if lacks := self._lacks(state, user, values):
+            return html.escape(lacks)
         try:
             found = estimated(self.api, self._request(state, values), user)
         except StillmotionError as error:
+            if state.template == OWN and state.opened and state.opened["missing"] and isinstance(error, films.BadFields):
+                return html.escape(say(state.language, "form.lacks"))  # it stands above already
             return f'<span class="sm-bad">{html.escape(say(state.language, "form.cannot", reason=error.message))}</span>'
         parts = list(cost_parts(found, state.language))
         warnings = "".join(f"<br>{html.escape(line)}" for line in found["warnings"])
         return html.escape(" · ".join(parts)) + warnings
 
     def submit(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
+        if lacks := self._lacks(state, user, values):
+            return message("failed", code="bad_input", message=lacks, hint="")
         body = self._request(state, values)
         try:
             submission, _ = checked(self.api, wish(self.api, body, user), body, user)
             job = self.api.store.submit(submission)
+            seconds = estimated(self.api, body, user)["seconds"]
         except StillmotionError as error:
-            return message("failed", code=error.code, message=error.message, hint=error.hint)
-        return message("submitted", jobs=[job.id])
+            hint = "" if isinstance(error, films.BadFields) else error.hint  # which is for programs
+            return message("failed", code=error.code, message=error.message, hint=hint)
+        return message("submitted", jobs=[job.id], seconds=seconds)
+
+    def _lacks(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
+        """What a person has to choose first, if there is something."""
+        fields = self._template(state, user).fields()
+        is_open = any(name in fields and not values.get(name) for name in SOURCES)
+        return say(state.language, "form.first") if is_open and state.template != OWN else ""
 
     def _request(self, state: FormState, values: Mapping[str, Any]) -> FilmRequest:
         form = {"workflow": state.opened["workflow"]} if state.template == OWN and state.opened else {"template": state.template}
@@ -126,6 +141,10 @@ class Creator:
         return replace(state, template=template, values=values) if is_there else state
 
 
+def _items(lines: Iterable[str]) -> str:
+    return "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+
+
 def cost_parts(found: Mapping[str, Any], language: str) -> list[str]:
     """What is known of an estimate, in words; what is not known is not said."""
     parts = [say(language, "estimate.unknown") if found["seconds"] is None else f"≈ {duration(found['seconds'], language)}"]
@@ -134,9 +153,9 @@ def cost_parts(found: Mapping[str, Any], language: str) -> list[str]:
     if found["film_seconds"]:
         parts.append(say(language, "estimate.film", frames=found["frames"], seconds=f"{found['film_seconds']:.1f}"))
     if found["bytes"]:
-        parts.append(f"{found['bytes'] / 1e6:.1f} MB")
+        parts.append(f"{max(0.1, found['bytes'] / 1e6):.1f} MB")
     if found["memory_bytes"]:
-        parts.append(f"{found['memory_bytes'] / 2**30:.1f} GiB")
+        parts.append(say(language, "estimate.memory", gib=f"{found['memory_bytes'] / 2**30:.1f}"))
     return parts
 
 

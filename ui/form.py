@@ -15,6 +15,7 @@ PACES = (("gentle", 40), ("lively", 90), ("wild", 200))  # motion bucket ids
 SIZES = ((192, 192), (256, 192), (192, 256), (256, 256), (512, 512), (768, 512), (512, 768), (1024, 576), (576, 1024), (1024, 1024))
 MOST_EXACT = 2**53  # browsers round what is beyond
 WHOLE = re.compile(r"-?[0-9]{1,30}")
+SOURCES = ("image", "film")  # what a person brings; the template names one only as an example
 _TALL = ("prompt", "negative_prompt", "text")
 
 
@@ -85,7 +86,7 @@ def draw_field(one: Mapping[str, Any], state: FormState) -> gr.components.Compon
     name, value = one["name"], state.values.get(one["name"], None if one["follows"] else one["default"])
     kind = one["kind"] if is_drawable(one["kind"], value) else "text"
     shared = {
-        "label": label_of(one, state.language), "info": one["help"] or None,
+        "label": label_of(one, state.language), "info": help_of(one),
         "elem_id": f"sm-field-{name}", "min_width": 140, "interactive": True,
     }  # fmt: skip
     match kind:
@@ -93,17 +94,17 @@ def draw_field(one: Mapping[str, Any], state: FormState) -> gr.components.Compon
             empty = say(state.language, "form.same" if one["follows"] else "form.random")
             return gr.Textbox(text_of(value), placeholder=empty, max_lines=1, **shared)
         case "integer":
-            return gr.Number(value, precision=0, minimum=one.get("min"), maximum=one.get("max"), **shared)
+            return gr.Number(value, precision=0, **shared)  # bounds are checked with all else: Gradio's own check says nothing
         case "number":
-            return gr.Number(value, minimum=one.get("min"), maximum=one.get("max"), step=0.1, **shared)
+            return gr.Number(value, step=0.1, **shared)
         case "switch":
             return gr.Checkbox(bool(value), **shared)
         case "choice":
             return gr.Dropdown(one["choices"], value=value, **shared)
         case "file":
-            value = text_of(value)
+            value = "" if one["name"] in SOURCES and value == one["default"] not in one["choices"] else text_of(value)
             choices = one["choices"] + ([value] if value and value not in one["choices"] else [])
-            empty = [] if one["default"] else [(say(state.language, "form.none"), "")]
+            empty = [] if one["default"] and one["name"] not in SOURCES else [(say(state.language, "form.none"), "")]
             return gr.Dropdown([*empty, *choices], value=value, **shared)
         case _:
             lines = 3 if name.startswith(_TALL) else 1
@@ -145,6 +146,13 @@ def label_of(one: Mapping[str, Any], language: str) -> str:
     title, name = title_of(one, language), one["name"]
     is_same = title.lower().replace(" ", "_") == name or name in ("prompt", "image", "film", "count")
     return title if is_same else f"{title} · {name}"
+
+
+def help_of(one: Mapping[str, Any]) -> str | None:
+    """With the bounds, where they are near enough to say something."""
+    low, high = one.get("min"), one.get("max")
+    bounds = f" ({low:g}–{high:g})" if high is not None and high <= 16384 and one["default"] is not None else ""
+    return f"{one['help']}{bounds}".strip() or None
 
 
 def text_of(value: Any) -> str:

@@ -6,6 +6,7 @@ export async function showExamples(place, page) {
   const { el, replace, say, sayOf, server } = page;
   known ??= await server.get("examples/examples.json").catch(() => []);
   if (place.dataset.key !== "examples") return;
+  if (!known.length) return replace(place);
   const cards = known.map((one) => el("button", { class: "sm-example", type: "button", on: { click: () => page.use("text_to_film", one.values) } },
     Object.assign(el("video", { src: server.url(`examples/${one.film}`), loop: true, autoplay: true, playsinline: "", "aria-hidden": "true", tabindex: "-1" }), { muted: true }),
     el("span", {}, sayOf(one.title))));
