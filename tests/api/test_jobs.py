@@ -108,7 +108,7 @@ def test_what_is_wrong_with_a_film_is_said_of_its_fields(house: House) -> None:
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert set(error["fields"]) == {"steps", "width"}
-    assert "smaller than min" in error["fields"]["steps"]
+    assert "less than 1" in error["fields"]["steps"]
 
 
 @pytest.mark.parametrize(

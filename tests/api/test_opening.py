@@ -200,7 +200,7 @@ def test_the_python_script_says_what_went_wrong(house: House, tmp_path: Path) ->
     assert (done.returncode, done.stderr.strip()) == (1, "The boat sank. Take another boat.")
     answer = house.post("/api/export", {"as": "python", "prompt": "a boat", "steps": 0})
     (tmp_path / "film.py").write_text(answer.text, "utf-8")
-    assert "smaller than min" in run([sys.executable, "film.py"], tmp_path).stderr
+    assert "less than 1" in run([sys.executable, "film.py"], tmp_path).stderr
 
 
 def test_comfyui_gets_its_own_format_as_a_file(house: House) -> None:
