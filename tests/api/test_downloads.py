@@ -184,7 +184,7 @@ def test_what_somebody_else_has_fetched_since_is_no_download_any_more(make: Call
     assert state(downloads) == "canceled"
     target = BOAT.target(downloads.models_dir)
     target.write_bytes(DATA)
-    for path in target.parent.glob(".*"):
+    for path in target.parent.glob(".boat*"):
         path.unlink()
     assert downloads.list() == []
 

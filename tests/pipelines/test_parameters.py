@@ -86,5 +86,5 @@ def test_the_names_that_can_be_chosen_are_the_names_that_work() -> None:
 
 @pytest.mark.parametrize("value", [["soft"], {"soft": 1}, 5, True])
 def test_loras_are_a_text(value: object) -> None:
-    with pytest.raises(InputError, match="loras is .*, but must be a text"):
+    with pytest.raises(InputError, match=r"loras is .*, but must be a text"):
         parse_loras(value)

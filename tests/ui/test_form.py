@@ -79,7 +79,8 @@ def test_gradio_remembers_some_hundred_sessions_only(tmp_path: Path) -> None:
     """In a process of its own, since a whole page leaves event loops open."""
     code = (
         "import sys; from pathlib import Path; from api.job_context import JobApi; from jobs.progress import Board;"
-        "from jobs.store import JobStore; from workflows.nodes import catalog; from ui.endpoints import Endpoints; from ui.page import make_page;"
+        "from jobs.store import JobStore; from workflows.nodes import catalog; from ui.endpoints import Endpoints;"
+        "from ui.page import make_page;"
         "folder = Path(sys.argv[1]); api = JobApi(JobStore(folder / 'jobs.sqlite'), Board(), catalog(), folder);"
         "page = make_page(api, Endpoints(api)); print(page.state_session_capacity, page._queue.max_thread_count)"
     )
