@@ -182,7 +182,7 @@ def test_what_somebody_else_has_fetched_since_is_no_download_any_more(make: Call
     hub.go.set()
     until(lambda: downloads._now is None)
     assert state(downloads) == "canceled"
-    target = BOAT.target(downloads.models_dir)
+    target = BOAT.checked().target(downloads.models_dir)
     target.write_bytes(DATA)
     for path in target.parent.glob(".boat*"):
         path.unlink()
