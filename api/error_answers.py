@@ -79,10 +79,6 @@ class WrongMethod(Refusal):
     code = "wrong_method"
 
 
-def no_route(path: str) -> NotFound:
-    return NotFound(f"There is nothing at {path[:200]}.", "/docs lists what there is.")
-
-
 def translate_errors(app: FastAPI) -> None:
     """From here on nothing but such answers leaves the app."""
 
@@ -143,7 +139,7 @@ def _bad_values(error: RequestValidationError) -> StillmotionError:
 
 def _no_route(request: Request, error: HTTPException) -> StillmotionError:
     if error.status_code == 404:
-        return no_route(request.url.path)
+        return NotFound(f"There is nothing at {request.url.path[:200]}.", "/docs lists what there is.")
     if error.status_code == 405:
         return WrongMethod(f"{request.method} does not work at {request.url.path[:200]}.", "/docs says what does.", error.headers)
     return InputError(f"{error.detail}", "/docs says what is taken.")

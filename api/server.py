@@ -13,13 +13,13 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from api.access import Access, AccessSettings
 from api.comfy_context import ComfyContext
 from api.docs_page import POLICY, docs_page
 from api.downloads import Downloads
-from api.error_answers import answer, no_route, translate_errors
+from api.error_answers import translate_errors
 from api.job_context import JobApi
 from api.jobs import job_routes
 from api.late_page import LatePage
@@ -76,18 +76,8 @@ def make_server_app(parts: ServerParts) -> ASGIApp:
     if late is None:
         app.add_route("/", lambda request: RedirectResponse("docs"), methods=list(_BOTH))
     else:
-        app.router.default = _rest(late)  # of all that is nobody else's
+        app.router.default = late  # of all that is nobody else's
     return Access(app, parts.access)
-
-
-def _rest(page: ASGIApp) -> ASGIApp:
-    """The page, but for what programs ask: they are told in the form that all errors have."""
-
-    async def rest(scope: Scope, receive: Receive, send: Send) -> None:
-        is_for_programs = scope["type"] == "http" and scope["path"].startswith("/api/")
-        await (answer(no_route(scope["path"])) if is_for_programs else page)(scope, receive, send)
-
-    return rest
 
 
 def _make_page(add_page: Callable[[FastAPI], None]) -> FastAPI:

@@ -32,7 +32,7 @@ class GradioDoor:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
+        path = _path(scope)
         if scope["type"] != "http" or not path.startswith(_PREFIX):
             await self.app(scope, receive, send)
             return
@@ -44,6 +44,12 @@ class GradioDoor:
             await answer(error)(scope, receive, send)
             return
         await self.app(scope, receive, send)
+
+
+def _path(scope: Scope) -> str:
+    """Below the path under which a proxy shows us, which Gradio's routes leave out too."""
+    path, root = scope.get("path", ""), scope.get("root_path", "")
+    return path.removeprefix(root) if path.startswith(f"{root}/") else path
 
 
 def _check_route(route: str) -> None:

@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
 from api.access import AccessSettings
 from api.server import BODY_LIMITS
@@ -174,17 +174,6 @@ def test_every_route_needs_the_token(tmp_path: Path) -> None:
                 assert house.ask(method, path.replace("{job_id}", "x").replace("{name}", "x")).status_code == 401
         assert house.get("/healthz").status_code == 200
         assert house.get("/readyz").status_code == 503
-
-
-@pytest.mark.parametrize("path", ["/api/nothing", "/api/jobss", "/api/models/nothing"])
-def test_what_is_not_there_is_said_in_the_form_of_all_errors_with_a_page_too(tmp_path: Path, path: str) -> None:
-    def add_page(app: FastAPI) -> None:
-        app.add_route("/{rest:path}", lambda request: PlainTextResponse("the page"), methods=["GET"])
-
-    with living(tmp_path, works=False, no_auth=True, page=lambda app, api: add_page(app)) as house:
-        assert house.get("/elsewhere").text == "the page"
-        answer = house.get(path)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
 @pytest.mark.parametrize("path", ["/upload/image", "/api/open", "/gradio_api/upload"])

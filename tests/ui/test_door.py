@@ -103,3 +103,12 @@ def test_after_the_body_comes_what_the_server_says() -> None:
     scope = {"type": "http", "method": "POST", "path": "/gradio_api/queue/join", "headers": []}
     asyncio.run(GradioDoor(curious)(scope, receive, None))
     assert heard == ["http.request", "http.disconnect"]
+
+
+@pytest.mark.parametrize("root", ["/films", "/a/b"])
+def test_a_path_under_which_a_proxy_shows_us_opens_nothing(root: str) -> None:
+    client = TestClient(GradioDoor(gradio), root_path=root)
+    assert client.get(f"{root}/gradio_api/deep_link").status_code == 404
+    assert client.post(f"{root}/gradio_api/run/predict", json={"data": [{"path": ADDRESS}]}).status_code == 403
+    assert client.get("/gradio_api/deep_link").status_code == 404  # a proxy may have taken it away
+    assert client.get(f"{root}/gradio_api/info").status_code == 200
