@@ -246,7 +246,7 @@ def access_settings(command: ServeCommand, credentials: Credentials) -> AccessSe
     from api.access_settings import AccessSettings
     from api.server import BODY_LIMITS
 
-    same = ("no_auth", "allowed_hosts", "allowed_origins", "trusted_proxies", "root_path", "may_be_framed")
+    same = ("no_auth", "allowed_hosts", "allowed_origins", "trusted_proxies", "root_path", "may_be_framed", "everybody_is_admin")
     return AccessSettings(
         command.host, credentials.token, credentials.users_path, key_path=command.store.data_dir / "session.key", body_limits=BODY_LIMITS,
         **{name: getattr(command, name) for name in same},

@@ -28,7 +28,8 @@ _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 @dataclass(frozen=True)
 class ServeCommand:
     """`has_custom_nodes`: Python files of people's own in the data directory are loaded. `has_mcp`: for MCP clients too. `notices`: what
-    the page says at the top. `may_be_framed`: pages of other sites may show ours inside."""
+    the page says at the top. `may_be_framed`: pages of other sites may show ours inside. `everybody_is_admin`: where nobody
+    signs in; not on a Space that is open only because nobody said anything."""
 
     store: StoreSettings
     work: WorkSettings
@@ -48,6 +49,7 @@ class ServeCommand:
     has_mcp: bool = False
     notices: tuple[str, ...] = ()
     may_be_framed: bool = False
+    everybody_is_admin: bool = True
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,7 @@ def allows_private_webhooks(options: argparse.Namespace, environment: Mapping[st
 
 def serve_command(options: argparse.Namespace, environment: Mapping[str, str], data_dir: Path) -> ServeCommand:
     """Raises InputError."""
+    is_said = options.no_auth is not None or "STILLMOTION_NO_AUTH" in environment
     environment = space_environment(environment, has_credentials=bool(options.token or options.users))
     given = _settled(options, environment, (*_SERVER, *_STORE, *_WORK))
     same = ("port", "token", "users", "no_auth", "allowed_hosts", "allowed_origins", "trusted_proxies", "root_path")
@@ -215,6 +218,7 @@ def serve_command(options: argparse.Namespace, environment: Mapping[str, str], d
         _store_settings(given, data_dir), work, host=given["listen"], drain_seconds=given["drain"],
         has_custom_nodes=given["enable_custom_nodes"], has_page=not given["no_ui"], hub=hub_settings(environment), has_mcp=given["mcp"],
         notices=space_notices(environment, data_dir, no_auth=given["no_auth"]), may_be_framed=is_space(environment),
+        everybody_is_admin=is_said or not is_space(environment),
         **{name: given[name] for name in same},
     )  # fmt: skip
 

@@ -21,7 +21,8 @@ def space_environment(environment: Mapping[str, str], *, has_credentials: bool =
     """The environment, with what a Space needs. `has_credentials`: the command line says who may enter.
 
     Nobody but the proxy of Spaces reaches the port, and it finds a Space by its name: any name that arrives is right, an owner's own
-    domain and a probe's address among them. A Space without a token is open to all whom Hugging Face lets see it.
+    domain and a probe's address among them. A Space without a token is open to all whom Hugging Face lets see it;
+    unless NO_AUTH is set by hand, what concerns everybody is nobody's there: fetching models, pausing the queue.
     """
     if not is_space(environment):
         return environment

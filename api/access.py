@@ -1,7 +1,8 @@
 """Who may enter: one layer in front of everything, the page, the WebSockets, the files and the API.
 
 A request passes in turn: the size of its headers, what the proxy says of it, Host, Origin, credentials, the size of its body. Behind
-this layer `scope["user"]` is a `User`. Without a token and without users everybody is the same user, called "", who may do everything.
+this layer `scope["user"]` is a `User`. Without a token and without users everybody is the same user, called "", who may do everything, if
+`everybody_is_admin`.
 
 Start the server with SERVER_OPTIONS.
 """
@@ -119,7 +120,7 @@ class Access:
         # 3. who is it? Those who sign in are asked by the page
         login, is_named = None, False
         if self._door is None:
-            visit.scope["user"] = _EVERYBODY
+            visit.scope["user"] = _EVERYBODY if self.settings.everybody_is_admin else _NOBODY
         elif visit.path not in _PAGES or visit.is_websocket:
             login, is_named = await self._identify(self._door, visit)
             visit.scope["user"] = login.user

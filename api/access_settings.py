@@ -25,7 +25,8 @@ class AccessSettings:
     allowed_hosts: names, ".example.com" with all below it, or "*". allowed_origins: such as https://example.com, "null", or "*".
     trusted_proxies: addresses and networks whose X-Forwarded-* is believed, or "*". root_path: the path under which a proxy shows us.
     body_limits: beginnings of paths, and how much may be sent there instead of body_limit_bytes.
-    may_be_framed: pages of other sites may show ours inside."""
+    may_be_framed: pages of other sites may show ours inside. everybody_is_admin: without token and users, whoever comes may also do what
+    concerns all, such as fetch models."""
 
     listen_host: str = "127.0.0.1"
     token: str = ""
@@ -39,6 +40,7 @@ class AccessSettings:
     body_limit_bytes: int = 64 * 2**20
     body_limits: Mapping[str, int] = field(default_factory=dict)
     may_be_framed: bool = False
+    everybody_is_admin: bool = True
 
     @property
     def has_credentials(self) -> bool:

@@ -7,6 +7,7 @@ the record (`pipelines/fetch.py`); here is only what happens now.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import threading
 import time
@@ -100,15 +101,31 @@ class Downloads:
         if thread is not None:
             thread.join(_PATIENCE)  # it may wait for a silent hub; what came is safe on the disk
 
-    def list(self) -> list[dict[str, Any]]:
-        """Those of this process, and what others have left."""
+    def list(self, *, shows_paths: bool = True) -> list[dict[str, Any]]:
+        """Those of this process, and what others have left. Without `shows_paths` nothing says where the folder of models is."""
         with self._lock:
             for record in records(self.models_dir):
                 one = _of(replace(record, is_running=False))
                 if one.id not in self._items:
                     self._items[one.id] = one
+            for one in [one for one in self._items.values() if self._came_otherwise(one)]:
+                del self._items[one.id]
             now = self._clock()
-            return [one.document(now) for one in self._items.values()]
+            found = [one.document(now) for one in self._items.values()]
+        return found if shows_paths else [self._without_paths(one) for one in found]
+
+    def _came_otherwise(self, one: Download) -> bool:
+        """It was broken off here, and somebody else, such as the command line, has fetched it since."""
+        return one is not self._now and one.state in ("canceled", "failed") and one.wanted.target(self.models_dir).exists()
+
+    def _without_paths(self, document: dict[str, Any]) -> dict[str, Any]:
+        if document["error"] is None:
+            return document
+        places = (str(self.models_dir.resolve()), str(self.models_dir.absolute()), str(self.models_dir))
+        error = dict(document["error"])
+        for name, place in itertools.product(("message", "hint"), places):
+            error[name] = error[name].replace(place, "models")
+        return document | {"error": error}
 
     def add(self, wanted: Wanted) -> dict[str, Any]:
         """Begin it, or go on with it. Raises InputError for names and for a file that is there already; JobStateError if it runs;

@@ -6,7 +6,6 @@ bundle.py   the ZIP          details.py   the settings          ../pipelines/com
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
+import anyio
 from fastapi import APIRouter, Form, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
@@ -63,7 +63,7 @@ def library_routes(api: JobApi) -> APIRouter:
 class _Library:
     def __init__(self, api: JobApi) -> None:
         self.api = api
-        self._comparing = threading.Lock()  # films take much memory once they are decoded: one pair at a time
+        self._comparing = anyio.Semaphore(1)  # films take much memory once they are decoded: one pair at a time
 
     def get_files(self, request: Request, user: Asking, root: Root, job: Ids = None, batch: Batch = None) -> Any:
         """The files of these jobs as one ZIP, with every job's settings."""
@@ -87,7 +87,8 @@ class _Library:
     async def compare_jobs(self, job_id: JobId, request: Request, user: Asking, other: OtherJob) -> Any:
         """How alike the stills and the films of two jobs are: identical, or the peak signal-to-noise ratio in dB."""
         request.state.job_id = job_id
-        return await run_in_threadpool(self._compared, user, job_id, other)
+        async with self._comparing:  # whoever waits holds no thread
+            return await run_in_threadpool(self._compared, user, job_id, other)
 
     def _chosen(self, user: User, ids: Iterable[str], batch: str | None) -> list[Job]:
         """Each once. Raises UnknownJobError, InputError, NotFound."""
@@ -128,10 +129,9 @@ class _Library:
         if empty := next((job for job, kind in zip(jobs, kinds, strict=True) if not kind), None):
             raise JobStateError(f"The job {empty.id} is {empty.status} and has nothing to compare.", "Choose one that has made something.")
         pairs = []
-        with self._comparing:
-            for kind in [kind for kind in ("still", "film", "animation") if kind in {*kinds[0], *kinds[1]}]:
-                for index, files in enumerate(zip_longest(*(one.get(kind, []) for one in kinds))):
-                    pairs.append({"kind": kind, "index": index} | self._pair(jobs, files))
+        for kind in [kind for kind in ("still", "film", "animation") if kind in {*kinds[0], *kinds[1]}]:
+            for index, files in enumerate(zip_longest(*(one.get(kind, []) for one in kinds))):
+                pairs.append({"kind": kind, "index": index} | self._pair(jobs, files))
         return {"jobs": [job.id for job in jobs], "is_identical": all(one["is_identical"] for one in pairs), "pairs": pairs}
 
     def _pair(self, jobs: list[Job], files: tuple[Output | None, ...]) -> dict[str, Any]:

@@ -49,12 +49,12 @@ class _Models:
     def list_models(self, user: Asking) -> Any:
         """Every model file, what it is and which templates it serves; what templates lack; and models that are known by name."""
         hub = self.downloads.hub
-        more = {"can_download": user.is_admin, "is_offline": hub.is_offline, "endpoint": hub.endpoint}
+        more = {"can_download": user.is_admin, "is_offline": hub.is_offline, "endpoint": hub.shown}
         return self.models.document(shows_paths=user.is_admin) | more
 
     def list_downloads(self, user: Asking) -> Any:
         """Those that run or wait, and those that were broken off."""
-        return {"downloads": self.downloads.list()}
+        return {"downloads": self.downloads.list(shows_paths=user.is_admin)}
 
     def start_download(self, body: DownloadRequest, user: Asking) -> Any:
         """Fetch a model in the background, or go on with one that was broken off. For admins."""

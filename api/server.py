@@ -35,7 +35,7 @@ from pipelines.model_files import DEMO_MOTION, DEMO_STILL, list_checkpoints
 from workflows.model_list import ModelList
 
 MIB = 2**20
-BODY_LIMITS = dict.fromkeys(("/upload/", "/api/upload/", "/api/predict/"), 110 * MIB)
+BODY_LIMITS = dict.fromkeys(("/upload/", "/api/upload/", "/api/predict/", "/api/open", "/gradio_api/upload"), 110 * MIB)
 _ABOUT = "Type a sentence, get a film. Every answer that is an error has the form of ErrorAnswer."
 _BOTH = ("GET", "HEAD")
 

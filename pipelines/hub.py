@@ -37,6 +37,13 @@ class HubSettings:
     is_offline: bool = False
     timeout_seconds: float = 20.0
 
+    @property
+    def shown(self) -> str:
+        """The endpoint as everybody may see it: without the name and the password that may stand in it."""
+        scheme, slashes, rest = self.endpoint.rpartition("://")
+        host, slash, path = rest.partition("/")
+        return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
+
 
 @dataclass(frozen=True)
 class HubFile:
@@ -83,7 +90,7 @@ def look_up(hub: HubSettings, repo: str, path: str) -> HubFile:
         size = headers.get("X-Linked-Size") or headers.get("Content-Length") or ""
         commit = headers.get("X-Repo-Commit") or ""
     if not re.fullmatch("[0-9a-f]{64}", sha256) or not re.fullmatch(r"\d{1,15}", size, re.ASCII):
-        problem = f"{hub.endpoint} does not say the size and the SHA-256 of {repo}/{path}."
+        problem = f"{hub.shown} does not say the size and the SHA-256 of {repo}/{path}."
         raise HubError(problem, "What cannot be checked is not fetched. Use the hub itself or another mirror: HF_ENDPOINT.")
     return HubFile(repo, path, commit if re.fullmatch("[0-9a-f]{40}", commit) else "main", int(size), sha256)
 
@@ -115,7 +122,7 @@ def _ask(hub: HubSettings, method: str, url: str, headers: dict[str, str] | None
             return answer
         answer.close()
         url = _next(url, answer.headers.get("Location") or "")
-    raise HubError(f"{hub.endpoint} redirects without end.", "Check HF_ENDPOINT.")
+    raise HubError(f"{hub.shown} redirects without end.", "Check HF_ENDPOINT.")
 
 
 def _next(url: str, location: str) -> str:
@@ -153,7 +160,7 @@ def _once(hub: HubSettings, method: str, url: str, headers: dict[str, str]) -> H
 def _raise_for(hub: HubSettings, repo: str, path: str, answer: HTTPResponse) -> None:
     """What a status means, with the hub's own code for it."""
     status, code = answer.status, answer.headers.get("X-Error-Code") or ""
-    page = f"{hub.endpoint.rstrip('/')}/{repo}"
+    page = f"{hub.shown.rstrip('/')}/{repo}"
     if status < 300 or (status in _REDIRECTS and "X-Linked-Etag" in answer.headers):
         return
     if code == "GatedRepo" or (status in (401, 403) and code not in ("RepoNotFound", "EntryNotFound")):

@@ -126,6 +126,8 @@ def parse_loras(text: str, label: str = "loras") -> tuple[tuple[str, float], ...
     """ "anime/soft, sharp:0.6" as (file name, strength) pairs: ("anime/soft.safetensors", 1.0), ("sharp.safetensors", 0.6).
 
     Raises InputError, with the parameter's label, for a name that is missing and a strength that is no number in ComfyUI's bounds."""
+    if not isinstance(text, str):
+        raise InputError(f"{label} is {str(text)[:100]!r}, but must be a text.", "Write it as anime/soft, sharp:0.6.")
     found = []
     for item in filter(None, (item.strip() for item in text.split(","))):
         name, _, number = item.rpartition(":") if ":" in item else (item, "", "1")

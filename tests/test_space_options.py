@@ -65,6 +65,13 @@ def test_what_is_set_by_hand_counts_more(monkeypatch: pytest.MonkeyPatch, storag
     assert (command.store.data_dir, command.notices) == (Path("elsewhere"), ("space_temporary", "space_open"))
 
 
+def test_visitors_of_an_open_space_are_no_admins_unless_somebody_says_so(monkeypatch: pytest.MonkeyPatch, storage: Path) -> None:
+    assert not served(monkeypatch, SPACE).everybody_is_admin
+    assert served(monkeypatch, SPACE, "--no-auth").everybody_is_admin
+    assert served(monkeypatch, SPACE | {"STILLMOTION_NO_AUTH": "true"}).everybody_is_admin
+    assert served(monkeypatch, {}).everybody_is_admin
+
+
 def test_elsewhere_nothing_changes(monkeypatch: pytest.MonkeyPatch, storage: Path) -> None:
     command = served(monkeypatch, {})
     assert (command.host, command.port, command.no_auth, command.may_be_framed, command.notices) == ("127.0.0.1", 8000, False, False, ())

@@ -3,6 +3,7 @@
     endpoints = Endpoints(api)
     endpoints.add_routes(app)    before Gradio is mounted, since two of its own routes do what ours must not
     endpoints.add()              inside `with gr.Blocks()`
+    endpoints.make_room(blocks)  once it has a queue
 
 Gradio's cancel stops every call that one client has made to one endpoint; ours stops the job that is meant. Gradio's file route fetches
 from other servers; ours sends the files of jobs to those who may see them, so that they are never copied into Gradio's cache.
@@ -35,11 +36,13 @@ from api.job_files import address, job_file
 from api.uploads import keep_file
 from api.users import User
 from api.views import sent
-from errors import Canceled, InputError, StillmotionError
+from errors import Canceled, InputError, QueueFullError, StillmotionError
 from jobs.job import Job, Output
+from ui.door import GradioDoor
 
 _REMEMBERED = 1000
-_AT_ONCE = 30  # Gradio follows 40 in all, and the page wants to be answered too
+_AT_ONCE = 900  # each is a job that somebody waits for; the page wants to be answered too
+_FOLLOWED = 1000  # by Gradio in all. What it does not follow yet is no job, and stands in no line of ours
 _OURS = re.compile(r"s?://[^/]+.*?/api/jobs/(?P<job>[^/]+)/files/(?P<name>.+)")
 _ASKING = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)
 
@@ -54,9 +57,14 @@ class Endpoints:
 
     def add(self) -> None:
         for call in CALLS:
-            gr.api(self._endpoint(call), api_name=call.name, concurrency_limit=_AT_ONCE, concurrency_id="calls")
+            gr.api(self._endpoint(call), api_name=call.name, concurrency_limit=None)
+
+    def make_room(self, blocks: gr.Blocks) -> None:
+        """So that no call waits in Gradio's queue, where it would be no job. Gradio sets this itself only in `launch`."""
+        blocks._queue.max_thread_count = _FOLLOWED
 
     def add_routes(self, app: FastAPI) -> None:
+        app.add_middleware(GradioDoor)
         app.add_route("/gradio_api/cancel", self._cancel, methods=["POST"])
         app.add_route("/gradio_api/file=http{rest:path}", self._file, methods=["GET", "HEAD"])
 
@@ -80,6 +88,10 @@ class Endpoints:
 
     async def _made(self, call: Call, values: Mapping[str, Any], request: Request) -> tuple[Any, ...]:
         """A job is asked for and followed to its files. Raises StillmotionError."""
+        if len(self._jobs) >= _AT_ONCE:
+            raise QueueFullError(
+                f"{_AT_ONCE} calls are waited for already.", "Try again later, or use POST /api/films, which waits for none."
+            )
         user, event = user_of(request), LocalContext.event_id.get(None) or ""
         if event in self._canceled:
             raise Canceled

@@ -27,6 +27,7 @@ from ui.words import say, words
 
 ASSETS = Path(__file__).parent.parent / "assets"
 _STYLES = ("page", "queue", "library", "models")
+_SESSIONS = 300  # that Gradio remembers: each takes a third of a megabyte, and a quarter more whenever its form is drawn anew
 _HEAD = "\n".join([
     *(f'<link rel="stylesheet" href="page/{name}.css">' for name in _STYLES),
     '<link rel="icon" href="page/icon.svg"><script type="module" src="page/main.js"></script>',
@@ -77,6 +78,8 @@ def make_page(api: JobApi, endpoints: Endpoints) -> gr.Blocks:
         bridge.command(creator.command, [state], [state, bridge], **hidden)  # queued: else a changed state goes unheard
         endpoints.add()
     page.queue(default_concurrency_limit=None, api_open=False)
+    page.state_session_capacity = _SESSIONS
+    endpoints.make_room(page)
     return page
 
 

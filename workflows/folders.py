@@ -49,8 +49,8 @@ class Folders:
         annotated = _ANNOTATED.fullmatch(name)
         kind, relative = (annotated["type"], annotated["name"]) if annotated else ("input", name)
         path = inside(self.of(kind), relative)
-        if not path.is_file():
-            raise UnknownNameError("picture", name, self.names("input"))
+        if not _is_file(path):
+            raise UnknownNameError("picture", name[:200], self.names("input"))
         return path
 
     def _models(self, kind: str) -> dict[str, Path]:
@@ -63,11 +63,22 @@ class Folders:
         return found
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for the disk
+        return False
+
+
 def inside(folder: Path, relative: str) -> Path:
     """The path below the folder. Raises InputError if it leads out of it, by name or by a link."""
     if "\0" in relative:
         raise InputError(f"{relative!r} is no file name.")
     path = folder / relative
-    if not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        is_inside = path.resolve().is_relative_to(folder.resolve())
+    except OSError as error:
+        raise InputError(f"{relative[:200]!r} is no file name.", "Use a shorter one.") from error
+    if not is_inside:
         raise InputError(f"{relative!r} leads out of the folder.", "Use a name inside it.")
     return path

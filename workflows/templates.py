@@ -24,6 +24,7 @@ log = logging.getLogger("stillmotion.templates")
 
 FOLDER = Path(__file__).parent / "templates"
 RANDOM_SEEDS = 2**32  # as many as every program can say without rounding
+TAKEN = frozenset({"template", "workflow", "title", "tags", "webhook", "front", "draft", "as"})  # by requests, in which fields stand too
 OPEN = (None, "", "random", -1, "-1")
 Graph = dict[str, dict[str, Any]]
 
@@ -188,6 +189,8 @@ def _check(template: Template) -> None:
         raise TypeError("a title that is no text")
     if not isinstance(template.order, int) or not all(isinstance(name, str) for name in template.fields()):
         raise TypeError("an order that is no number, or a name that is no text")
+    if taken := TAKEN & template.fields().keys():
+        raise ValueError(f"a field cannot be called {min(taken)!r}")
     unknown = {*template.draft.keys(), *template.follows.keys(), *template.follows.values()} - template.fields().keys()
     if unknown:
         raise ValueError(f"no field {unknown}")

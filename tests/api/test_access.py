@@ -440,3 +440,9 @@ def test_mistakes_at_the_start(tmp_path: Path, users_path: Path) -> None:
     for wrong in ({"allowed_hosts": ("http://x",)}, {"allowed_origins": ("x",)}, {"trusted_proxies": ("x",)}, {"root_path": "x y"}):
         with pytest.raises(InputError):
             Access(None, AccessSettings(**wrong))
+
+
+@pytest.mark.parametrize("everybody_is_admin", [True, False])
+def test_where_nobody_signs_in_all_are_admins_or_none(door: Callable, everybody_is_admin: bool) -> None:
+    found = door(no_auth=True, everybody_is_admin=everybody_is_admin).get("/history").json()
+    assert (found["user"], found["is_admin"]) == ("", everybody_is_admin)

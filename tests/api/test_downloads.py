@@ -171,3 +171,30 @@ def test_speed_and_what_remains() -> None:
 def test_nobody_asked_and_nothing_is_fetched(make: Callable[..., Downloads], hub: HubServer) -> None:
     downloads = make()
     assert (downloads.list(), downloads._thread, hub.asked) == ([], None, [])
+
+
+def test_what_somebody_else_has_fetched_since_is_no_download_any_more(make: Callable[..., Downloads], hub: HubServer) -> None:
+    downloads = make()
+    hub.go.clear()
+    made = downloads.add(BOAT)
+    until(lambda: comes(downloads))
+    downloads.cancel(made["id"])
+    hub.go.set()
+    until(lambda: downloads._now is None)
+    assert state(downloads) == "canceled"
+    target = BOAT.checked().target(downloads.models_dir)
+    target.write_bytes(DATA)
+    for path in target.parent.glob(".boat*"):
+        path.unlink()
+    assert downloads.list() == []
+
+
+def test_where_the_models_are_is_told_to_admins_only(make: Callable[..., Downloads], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.fetch.ROOM", 10**18)
+    downloads = make()
+    downloads.add(BOAT)
+    until(lambda: state(downloads) == "failed")
+    assert str(downloads.models_dir) in downloads.list()[0]["error"]["message"]
+    told = downloads.list(shows_paths=False)[0]["error"]
+    assert told["message"].startswith("The disk that holds models/checkpoints has")
+    assert str(downloads.models_dir) not in str(told)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -15,6 +18,7 @@ from api import users
 from api.passwords import Cost
 from jobs import database
 from jobs.job import VERIFIES, Outcome, Output, Submission
+from pipelines.compare import Likeness
 from pipelines.encode import save_png, save_video
 from tests.api.house import House, living, until
 from tests.api.test_jobs import GRAPH
@@ -180,3 +184,24 @@ def test_nobody_gets_the_files_of_another(tmp_path: Path) -> None:
         assert {"bos.mp4", "cys.mp4"} <= set(names(house.get(f"/api/files.zip?job={film}&job={own}", token=ada).content))
         assert house.get("/api/jobs/bos/comparison?with=cys", token=ada).json()["is_identical"]
         assert house.post("/api/jobs/bos/verify", token=ada).json()["owner"] == "bo"
+
+
+def test_whoever_waits_for_a_comparison_holds_up_nobody(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = films(house, "slow"), films(house, "slower")
+    go, begun, at_once = threading.Event(), [], []
+
+    def compare(*paths: Path) -> Likeness:
+        begun.append(paths)
+        at_once.append(len(begun))
+        assert go.wait(20)
+        begun.pop()
+        return Likeness(True, ((1, 1), (1, 1)), (1, 1), None, None)
+
+    monkeypatch.setattr("api.library.compare", compare)
+    with ThreadPoolExecutor(50) as many:
+        asked = [many.submit(httpx.get, f"{house.url}/api/jobs/{one}/comparison?with={other}", timeout=20) for _ in range(50)]
+        until(lambda: begun)
+        assert {house.get("/api/line").status_code for _ in range(50)} == {200}  # each needs a thread too, while the others come
+        go.set()
+        assert {each.result().status_code for each in asked} == {200}
+    assert set(at_once) == {1}

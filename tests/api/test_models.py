@@ -118,3 +118,19 @@ def test_offline_says_so(tmp_path: Path) -> None:
         house.post("/api/models/downloads", {"model": "svd_xt"})
         failed = until(lambda: [one for one in house.get("/api/models/downloads").json()["downloads"] if one["state"] == "failed"])
         assert failed[0]["error"]["code"] == "hub_offline"
+
+
+def test_visitors_of_an_open_space_fetch_nothing_and_stop_nothing(hub: HubServer, tmp_path: Path) -> None:
+    settings = HubSettings(hub.url, timeout_seconds=5)
+    with living(tmp_path / "data", works=False, no_auth=True, everybody_is_admin=False, hub=settings) as house:
+        assert house.post("/api/models/downloads", BODY).status_code == 403
+        assert house.post("/api/line/pause").status_code == 403
+        assert house.get("/api/line").json()["may_pause"] is False
+        assert (house.film("a boat")["status"], len(house.get("/api/jobs").json()["jobs"])) == ("queued", 1)
+        assert not hub.asked
+
+
+def test_the_password_of_a_mirror_is_told_to_nobody(tmp_path: Path) -> None:
+    settings = HubSettings("http://ann:secret@mirror.example/hf", is_offline=True)
+    with living(tmp_path / "data", works=False, no_auth=True, hub=settings) as house:
+        assert house.get("/api/models/files").json()["endpoint"] == "http://mirror.example/hf"

@@ -13,6 +13,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.access import AccessSettings
+from api.server import BODY_LIMITS
 from errors import StorageError
 from jobs import database
 from tests.api.house import House, living, until
@@ -172,3 +174,8 @@ def test_every_route_needs_the_token(tmp_path: Path) -> None:
                 assert house.ask(method, path.replace("{job_id}", "x").replace("{name}", "x")).status_code == 401
         assert house.get("/healthz").status_code == 200
         assert house.get("/readyz").status_code == 503
+
+
+@pytest.mark.parametrize("path", ["/upload/image", "/api/open", "/gradio_api/upload"])
+def test_all_that_take_a_picture_or_a_film_take_the_same_size(path: str) -> None:
+    assert AccessSettings(body_limits=BODY_LIMITS).body_limit(path) == 110 * 2**20

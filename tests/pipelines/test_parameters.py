@@ -82,3 +82,9 @@ def test_the_names_that_can_be_chosen_are_the_names_that_work() -> None:
     assert (".safetensors", *families.PICKLES) == parameters.MODEL_ENDINGS
     for shape in parameters.GUIDANCE_SHAPES:
         image_to_video.guidance_scale(1.0, 2.0, 3, shape)
+
+
+@pytest.mark.parametrize("value", [["soft"], {"soft": 1}, 5, True])
+def test_loras_are_a_text(value: object) -> None:
+    with pytest.raises(InputError, match=r"loras is .*, but must be a text"):
+        parse_loras(value)

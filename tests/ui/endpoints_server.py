@@ -29,6 +29,7 @@ def with_endpoints(app: FastAPI, api: JobApi) -> None:
     with gr.Blocks(analytics_enabled=False) as blocks:
         endpoints.add()
     blocks.queue(default_concurrency_limit=None, api_open=False)
+    endpoints.make_room(blocks)
     gr.mount_gradio_app(app, blocks, path="/", run_history=False, enable_monitoring=False, footer_links=[])
 
 

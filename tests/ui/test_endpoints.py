@@ -192,6 +192,31 @@ def test_a_caller_that_goes_away_leaves_its_job_as_it_is(endpoints: Endpoints) -
     endpoints.job("wait for nobody", "canceled")
 
 
+def test_no_address_is_fetched_and_nothing_is_written_for_anybody(endpoints: Endpoints, client: Client) -> None:
+    for path in ("file/https://example.com/a.png", f"deep_link?session_hash={client.session_hash}", "proxy=https://a.hf.space/file=a"):
+        assert endpoints.ask("GET", f"/gradio_api/{path}").status_code == 404
+    elsewhere = {"path": "https://example.com/a.png", "meta": {"_type": "gradio.FileData"}}
+    for route in ("call/animate", "run/animate", "queue/join"):
+        answer = endpoints.ask("POST", f"/gradio_api/{route}", json={"data": [elsewhere], "session_hash": "x", "fn_index": 2})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "outside")
+    with pytest.raises(Exception, match="403"):
+        client.submit(handle_file("https://example.com/a.png"), api_name="/animate").result(timeout=60)
+
+
+def test_every_call_is_a_job_at_once(endpoints: Endpoints) -> None:
+    many, defaults = 45, endpoints.ask("GET", "/gradio_api/info").json()["named_endpoints"]["/still"]["parameters"][1:]
+    body = {"data": ["wait in the crowd", *(one["parameter_default"] for one in defaults)], "session_hash": "crowd", "fn_index": 1}
+    events = [endpoints.ask("POST", "/gradio_api/queue/join", json=body).json()["event_id"] for _ in range(many)]
+    until(lambda: len(crowd(endpoints)) == many, 20)
+    for event in events:
+        endpoints.ask("POST", "/gradio_api/cancel", json={"event_id": event})
+    until(lambda: {one["status"] for one in crowd(endpoints)} == {"canceled"}, 20)
+
+
+def crowd(endpoints: Endpoints) -> list[dict[str, Any]]:
+    return [one for one in endpoints.ask("GET", "/api/jobs?limit=100").json()["jobs"] if one["title"] == "wait in the crowd"]
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"event_id": 7}'])
 def test_a_cancel_that_names_nothing(endpoints: Endpoints, body: bytes) -> None:
     assert endpoints.ask("POST", "/gradio_api/cancel", content=body).status_code == 400

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from ui.form import FormState, draw_fields, given_values, label_of
 from workflows.folders import Folders
 from workflows.nodes import catalog
 from workflows.templates import templates
+
+ROOT = Path(__file__).parents[2]
 
 
 def document(name: str, data_dir: Path, language: str = "en") -> dict[str, Any]:
@@ -83,3 +87,16 @@ def test_labels_name_what_experts_know_beside_the_plain_words() -> None:
     assert label_of({"name": "motion_bucket_id", "title": {"en": "Movement"}}, "en") == "Movement · motion_bucket_id"
     assert label_of({"name": "steps", "title": {"en": "Steps"}}, "en") == "Steps"
     assert label_of({"name": "x", "title": {"fr": "Pas"}}, "en") == "Pas · x"
+
+
+def test_gradio_remembers_some_hundred_sessions_only(tmp_path: Path) -> None:
+    """In a process of its own, since a whole page leaves event loops open."""
+    code = (
+        "import sys; from pathlib import Path; from api.job_context import JobApi; from jobs.progress import Board;"
+        "from jobs.store import JobStore; from workflows.nodes import catalog; from ui.endpoints import Endpoints;"
+        "from ui.page import make_page;"
+        "folder = Path(sys.argv[1]); api = JobApi(JobStore(folder / 'jobs.sqlite'), Board(), catalog(), folder);"
+        "page = make_page(api, Endpoints(api)); print(page.state_session_capacity, page._queue.max_thread_count)"
+    )
+    told = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert told.split() == ["300", "1000"]

@@ -29,3 +29,10 @@ def test_given_pictures_are_found_and_nothing_outside(tmp_path: Path) -> None:
             folders.picture(name)
     with pytest.raises(UnknownNameError, match=r"a\.png"):
         folders.picture("c.png")
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a" * 5000 + " [output]", "a/" * 3000 + "b.png"])
+def test_a_name_that_no_disk_can_hold_is_an_unknown_one(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Folders(tmp_path).picture(name)
+    assert len(caught.value.message) < 300

@@ -10,7 +10,7 @@ from workflows.advice import advice, title_of
 from workflows.folders import Folders
 from workflows.graph import Workflow
 from workflows.nodes import catalog
-from workflows.templates import FOLDER, Template, all_templates, fill, find_template, read_templates, templates
+from workflows.templates import FOLDER, TAKEN, Template, all_templates, fill, find_template, read_templates, templates
 from workflows.workload import workload
 
 
@@ -138,3 +138,18 @@ def test_advice_is_given_and_nothing_refused(folders: Folders) -> None:
     assert "35 frames are more than the 25" in said
     assert "augmentation level of 0.15" in said
     assert "made for 15 frames a second and played at 7" in said
+
+
+@pytest.mark.parametrize("name", ["template", "workflow", "title", "tags", "webhook", "front", "draft"])
+def test_a_field_cannot_be_called_what_requests_have_already(tmp_path: Path, name: str) -> None:
+    document = json.loads((FOLDER / "text_to_film.json").read_text("utf-8"))
+    document["groups"][0]["fields"].append({"name": name, "inputs": ["3.steps"], "title": {"en": "x", "zh": "x"}})
+    (tmp_path / "mine.json").write_text(json.dumps(document))
+    with pytest.raises(UnreadableFileError, match=f"cannot be called '{name}'"):
+        read_templates(tmp_path)
+
+
+def test_all_that_requests_have_is_taken() -> None:
+    from api.job_models import ExportRequest
+
+    assert {one.alias or name for name, one in ExportRequest.model_fields.items()} == TAKEN
