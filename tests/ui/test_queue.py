@@ -27,6 +27,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     """One job runs until it is let go."""
     monkeypatch.setattr(database, "_SYNCHRONOUS", "OFF")
     with living(tmp_path / "data", page=add_page) as house:
+        until(lambda: house.get("/theme.css").status_code == 200, 60)  # the page is made
         house.running = house.film("wait: a boat on the sea")["id"]
         house.gpu.began.wait(10)
         yield house
