@@ -188,6 +188,7 @@ class LineAnswer(BaseModel):
     may_pause: bool = Field(description="Whether you may pause it and let it go on.")
     queued: int = Field(description="Of the jobs that you may see.")
     running: int
+    own: int = Field(description="How many of those that wait are your own: `POST /api/line/cancel` takes these out.")
     remaining_seconds: float | None = Field(description="Until all of these are done; null if nobody can tell.")
     jobs: list[JobModel] = Field(description="The first of them, in the order in which they will be done.")
 
@@ -195,6 +196,22 @@ class LineAnswer(BaseModel):
 class JobIds(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"jobs": [_JOB_ID]}})
     jobs: list[Annotated[str, Field(max_length=200)]] = Field(max_length=10_000, description="Ids.")
+
+
+class RetryRequest(JobIds):
+    in_place: bool = Field(False, description="Those that were canceled while they waited get back their places in the line.")
+
+
+class BatchModel(BaseModel):
+    id: str
+    title: str = Field(description="Of its first job.")
+    created: str = Field(description="When its first job was asked for, UTC.")
+    count: int
+    counts: dict[JobStatus, int] = Field(description="Jobs by status.")
+
+
+class BatchList(BaseModel):
+    batches: list[BatchModel] = Field(description="The newest first.")
 
 
 class DuplicateRequest(BaseModel):

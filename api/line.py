@@ -10,10 +10,12 @@ from starlette.responses import Response
 from api.batch import make_films
 from api.error_answers import NotFound, documented
 from api.job_context import Asking, JobApi, Root
-from api.job_models import BatchAnswer, BatchRequest, JobIds, LineAnswer
+from api.job_models import BatchAnswer, BatchList, BatchRequest, JobIds, LineAnswer, RetryRequest
 from api.jobs import JobId
 from api.refusals import AdminsOnly
 from api.users import User
+from jobs.documents import utc
+from jobs.history import Batch
 
 _JPEG = {200: {"content": {"image/jpeg": {}}, "description": "A small picture."}}
 _LINE, _JOBS = ["line"], ["jobs"]
@@ -33,6 +35,7 @@ def line_routes(api: JobApi) -> APIRouter:
     add("POST", "/api/line/cancel", line.cancel_waiting, JobIds, _LINE)
     add("POST", "/api/line/retry", line.retry_jobs, JobIds, _LINE, 404, 409, 429)
     add("POST", "/api/films/batch", line.make_films, BatchAnswer, _JOBS, 413, 429, status_code=202)
+    add("GET", "/api/batches", line.list_batches, BatchList, _JOBS)
     add("GET", "/api/jobs/{job_id:path}/preview.jpg", line.get_preview, None, _JOBS, 404, responses=_JPEG, response_class=Response)
     return router
 
@@ -46,8 +49,10 @@ class _Line:
         found = self.api.in_line(self.api.owner(user))
         remaining = [one.remaining_seconds for one in found.values()]
         running = sum(one.place is None for one in found.values())
+        waiting = {job_id for job_id, one in found.items() if one.place is not None}
+        own = len(waiting.intersection(self.store.open_ids(user.name))) if user.is_admin else len(waiting)
         return {
-            "is_paused": self.store.is_paused, "may_pause": user.is_admin, "queued": len(found) - running, "running": running,
+            "is_paused": self.store.is_paused, "may_pause": user.is_admin, "queued": len(waiting), "running": running, "own": own,
             "remaining_seconds": None if None in remaining else max(remaining, default=0.0),
             "jobs": self.api.documents(self.store.get_many(list(found)[:limit]), root),
         }  # fmt: skip
@@ -68,16 +73,20 @@ class _Line:
         """All of your own jobs that wait are canceled; what runs goes on. The answer names them, for `POST /api/line/retry`."""
         return {"jobs": self.store.cancel_waiting(user.name)}
 
-    def retry_jobs(self, body: JobIds, user: Asking) -> Any:
-        """Several failed or canceled jobs wait again, in this order; all of them or none."""
+    def retry_jobs(self, body: RetryRequest, user: Asking) -> Any:
+        """Several failed or canceled jobs wait again, in this order or at their old places; all of them or none."""
         for job_id in body.jobs:
             self.api.find(user, job_id)
-        return {"jobs": [job.id for job in self.store.retry_many(list(dict.fromkeys(body.jobs)))]}
+        return {"jobs": [job.id for job in self.store.retry_many(list(dict.fromkeys(body.jobs)), in_place=body.in_place)]}
 
     def make_films(self, body: BatchRequest, user: Asking, root: Root) -> Any:
         """Many films at once: one a line, or one a row of a table. If one is wrong none is made, and `rows` says which."""
         jobs = make_films(self.api, body, user)
         return {"batch": jobs[0].batch, "jobs": self.api.documents(jobs, root)}
+
+    def list_batches(self, user: Asking, limit: Annotated[int, Query(ge=1, le=100)] = 10) -> Any:
+        """Your own batches of several jobs, the newest first, with how many of their jobs wait, run and have ended."""
+        return {"batches": [_told(batch) for batch in self.store.batches(user.name, limit)]}
 
     def get_preview(self, job_id: JobId, request: Request, user: Asking) -> Response:
         """How a running job looks by now; `progress.preview` of the job has the address of the newest."""
@@ -87,6 +96,11 @@ class _Line:
         if snapshot is None or not snapshot.preview:
             raise NotFound(f"There is no preview of {job.id} now.", "There is one while a job runs.")
         return Response(snapshot.preview, media_type="image/jpeg", headers={"Cache-Control": "private, no-store"})
+
+
+def _told(batch: Batch) -> dict[str, Any]:
+    said = {"id": batch.id, "title": batch.first.title, "created": utc(batch.first.created)}
+    return said | {"count": batch.count, "counts": batch.counts}
 
 
 def _check_admin(user: User) -> None:

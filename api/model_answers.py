@@ -35,9 +35,7 @@ class TemplateModels(BaseModel):
     id: str
     title: Titles
     kinds: list[str] = Field(description="The kinds of models that it can be made with.")
-    only_demo: list[str] = Field(description="Of these kinds there are only the demo checkpoints, which draw cartoons.")
     missing: list[MissingModel]
-    suggested: list[str] = Field(description="Known models for those kinds.")
 
 
 class KnownModelAnswer(BaseModel):

@@ -13,7 +13,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access import Access, AccessSettings
 from api.comfy_context import ComfyContext
@@ -76,8 +76,18 @@ def make_server_app(parts: ServerParts) -> ASGIApp:
     if late is None:
         app.add_route("/", lambda request: RedirectResponse("docs"), methods=list(_BOTH))
     else:
-        app.router.default = late  # of all that is nobody else's
+        app.router.default = _page_or_nothing(late, app.router.not_found)  # of all that is nobody else's
     return Access(app, parts.access)
+
+
+def _page_or_nothing(page: ASGIApp, nothing: ASGIApp) -> ASGIApp:
+    """The page, but under "/api/", where whoever mistypes an address gets an error of the form that is promised."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        is_api = scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")).startswith("/api/")
+        await (nothing if is_api else page)(scope, receive, send)
+
+    return serve
 
 
 def _make_page(add_page: Callable[[FastAPI], None]) -> FastAPI:

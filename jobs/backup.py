@@ -33,7 +33,7 @@ _FORMAT = 1
 _RECORD, _DATA = "backup.json", "data"
 _JOBS, _QUEUES = "jobs.sqlite", "jobs-queues.sqlite"
 _REMADE = ("cache", "temp")
-_BESIDE_A_DATABASE = ("", "-wal", "-shm", "-journal", ".lock")
+_OF_A_DATABASE = ("", "-wal", "-shm", "-journal")
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,14 @@ def restore(settings: StoreSettings, source: Path) -> Backup:
 
     Raises UnreadableFileError for what is no whole backup, StorageError for a place that is taken, or too small.
     """
-    backup = read_backup(source)
+    backup, databases = read_backup(source), _database_files(settings)
+    names = [name for name in backup.files if inside(settings.data_dir, name).resolve() not in databases]
     tables = [(source / _JOBS, settings.database, APPLICATION_ID)]
     if (source / _QUEUES).exists():
         tables.insert(0, (source / _QUEUES, settings.queues_path, QUEUE_FILE))
     for path, _, application_id in tables:
         check_database(path, application_id)
-    for name in backup.files:
+    for name in names:
         _check_free(source / _DATA / name, inside(settings.data_dir, name))
     with _told(settings.data_dir):
         settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -115,10 +116,11 @@ def restore(settings: StoreSettings, source: Path) -> Backup:
                 raise StorageError(
                     f"There is a table of jobs at {settings.database} already.", "Choose an empty data directory, or move that one away."
                 )
-            for name in backup.files:
+            for name in names:
                 _put(source / _DATA / name, settings.data_dir / name)
             for path, target, _ in tables:  # the jobs last: with them it is whole
-                target.unlink(missing_ok=True)
+                for more in _OF_A_DATABASE:  # what another table left beside it would be read into this one
+                    target.with_name(target.name + more).unlink(missing_ok=True)
                 copy_database(path, target)
         finally:
             lock.release()
@@ -136,14 +138,22 @@ def _check_target(settings: StoreSettings, target: Path) -> None:
 def _to_keep(settings: StoreSettings, has_models: bool) -> Iterator[tuple[str, Path]]:
     """(path below the data directory, where it is). Folders that are links at the top are followed, as people put them on other disks."""
     left_out = {*_REMADE, *(() if has_models else ("models",))}
-    databases = {path.with_name(path.name + more) for path in (settings.database, settings.queues_path) for more in _BESIDE_A_DATABASE}
+    databases = _database_files(settings)
     for top in sorted(settings.data_dir.iterdir()):
-        if top.is_file() and top not in databases and not _is_unfinished(top.name):
+        if top.is_file() and top.resolve() not in databases and not _is_unfinished(top.name):
             yield top.name, top
         elif top.is_dir() and top.name not in left_out:
             for folder, _, names in os.walk(top):
                 found = (Path(folder, name) for name in sorted(names) if not _is_unfinished(name))
-                yield from ((path.relative_to(settings.data_dir).as_posix(), path) for path in found if path.is_file())
+                kept = (path for path in found if path.is_file() and path.resolve() not in databases)
+                yield from ((path.relative_to(settings.data_dir).as_posix(), path) for path in kept)
+
+
+def _database_files(settings: StoreSettings) -> set[Path]:
+    """The tables and what lies beside them, however their paths are spelled."""
+    spelled = (settings.database, settings.queues_path)
+    places = {place for path in spelled for place in (path.resolve(), path.parent.resolve() / path.name)}
+    return {place.with_name(place.name + more) for place in places for more in (*_OF_A_DATABASE, ".lock")}
 
 
 def _is_unfinished(name: str) -> bool:

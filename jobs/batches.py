@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from workflows.templates import Template
 
 MOST_ROWS = 1000
 _MOST_SAID = 5  # of the lines that are wrong
+_LINE_END = re.compile(r"\r\n|\r|\n")  # str.splitlines cuts at signs that stand within a prompt, such as U+2028
 _DELIMITERS = ",;\t"  # spreadsheets write semicolons where a comma stands in numbers
 _UNREADABLE = "\ufffd"
 _SAVE = "Save it as CSV, in UTF-8."
@@ -47,7 +49,7 @@ def decoded(data: bytes, name: str) -> str:
 
 def of_lines(text: str, shared: Mapping[str, Any] | None = None, *, most: int = MOST_ROWS) -> list[Row]:
     """A prompt a line; empty lines are passed over. `shared`: what all have. Raises InputError if there is none or are too many."""
-    lines = enumerate(text.removeprefix("\ufeff").splitlines(), start=1)
+    lines = enumerate(_LINE_END.split(text.removeprefix("\ufeff")), start=1)
     rows = [Row(f"Line {number}", {**(shared or {}), "prompt": line.strip()}) for number, line in lines if line.strip()]
     return _checked(rows, most, "Write one prompt on each line.")
 

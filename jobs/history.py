@@ -22,6 +22,11 @@ _SIMILAR = """
 _FILM = " OR ".join(f"filename LIKE '%{suffix}'" for suffix in FILM_SUFFIXES)
 _SHOWN = "SELECT 1 FROM files WHERE job = seq AND kind <> 'beside'"
 _MAKES = {"film": f"EXISTS ({_SHOWN} AND ({_FILM}))", "still": f"EXISTS ({_SHOWN}) AND NOT EXISTS ({_SHOWN} AND ({_FILM}))", "": ""}
+_BATCHES = f"""
+    SELECT batch, min(seq) AS first, {", ".join(f"sum(status = '{status.value}') AS {status.value}" for status in JobStatus)}
+    FROM jobs WHERE owner = :owner AND batch IS NOT NULL AND deleted_at IS NULL
+    GROUP BY batch HAVING count(*) > 1 ORDER BY max(seq) DESC LIMIT :limit
+"""
 _LAST_DEVICE = "SELECT device FROM jobs WHERE status = 'succeeded' AND is_whole AND work = ? ORDER BY seq DESC LIMIT 1"
 
 
@@ -31,6 +36,19 @@ class Page:
 
     jobs: list[Job]
     cursor: int | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Jobs that were asked for together, without those that are deleted. `first`: the one that came first."""
+
+    id: str
+    first: Job
+    counts: dict[JobStatus, int]
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts.values())
 
 
 @dataclass(frozen=True)
@@ -96,6 +114,14 @@ class History(JobTable):
         sql = "SELECT status, count(*) FROM jobs WHERE deleted_at IS NULL AND (:owner IS NULL OR owner = :owner) GROUP BY status"
         found = dict(map(tuple, self.database.read(sql, {"owner": owner})))
         return {status: found.get(status, 0) for status in JobStatus}
+
+    def batches(self, owner: str, limit: int = 10) -> list[Batch]:
+        """This owner's, of several jobs each; the newest first."""
+        with self.database.connection() as connection:
+            rows = connection.execute(_BATCHES, {"owner": owner, "limit": limit}).fetchall()
+            firsts = connection.execute(f"SELECT * FROM jobs WHERE seq IN ({marks(rows)})", [row["first"] for row in rows]).fetchall()
+            jobs = {job.batch: job for job in self._jobs(connection, firsts)}
+            return [Batch(row["batch"], jobs[row["batch"]], {status: row[status.value] for status in JobStatus}) for row in rows]
 
     def open_ids(self, owner: str | None = None) -> list[str]:
         """Of the jobs that run or wait."""

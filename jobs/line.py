@@ -78,12 +78,13 @@ class Line(JobTable):
         """
         return self.retry_many([job_id])[0]
 
-    def retry_many(self, job_ids: Sequence[str]) -> list[Job]:
-        """All of them or none, in this order. Raises as `retry`."""
+    def retry_many(self, job_ids: Sequence[str], *, in_place: bool = False) -> list[Job]:
+        """All of them or none, in this order; or `in_place`, where they were in the line, those that were canceled while they waited.
+        Raises as `retry`."""
         self._check_disk()
         with self._changing() as (connection, events):
             self._check_room(connection, len(job_ids))
-            jobs = [self._retry(connection, job_id) for job_id in job_ids]
+            jobs = [self._retry(connection, job_id, in_place) for job_id in job_ids]
             events += [JobEvent(job.id, "queued", {"job": job}) for job in jobs]
         return jobs
 
@@ -171,10 +172,12 @@ class Line(JobTable):
         connection.execute(f"INSERT INTO jobs ({', '.join(row)}) VALUES ({', '.join(f':{name}' for name in row)})", row)
         return self._job(connection, job_id)
 
-    def _retry(self, connection: sqlite3.Connection, job_id: str) -> Job:
+    def _retry(self, connection: sqlite3.Connection, job_id: str, in_place: bool) -> Job:
         job = self._job(connection, job_id)
         check_status(job, (JobStatus.FAILED, JobStatus.CANCELED), "tried again")
-        fresh = {"status": JobStatus.QUEUED, "queued": self.clock(), "number": self._last_number(connection, job.owner)}
+        has_place = in_place and job.status == JobStatus.CANCELED and job.started is None
+        number = job.number if has_place else self._last_number(connection, job.owner)
+        fresh = {"status": JobStatus.QUEUED, "queued": self.clock(), "number": number}
         cleared = {"attempts": 0, "is_cancel_requested": 0, "queued_seconds": 0, "run_seconds": 0, "error": None, "log": ""}
         times = {"started": None, "ended": None, "outputs": "{}", "warnings": "[]", "stage_seconds": "{}", "cached": "[]"}
         job = self._update(connection, job_id, job.status, fresh | cleared | times)

@@ -128,4 +128,10 @@ MIGRATIONS = [
         CREATE INDEX jobs_favourite ON jobs (seq) WHERE is_favourite;
         """,
     ),
+    (
+        "0005 batches: how many jobs of each are in which status",
+        """
+        CREATE INDEX jobs_of_batch ON jobs (owner, batch, status) WHERE batch IS NOT NULL AND deleted_at IS NULL;
+        """,
+    ),
 ]

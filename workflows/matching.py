@@ -47,12 +47,6 @@ class _Bare:
     taken: list[str] = field(default_factory=list)
 
 
-def read_back(template: Template, graph: Graph) -> dict[str, Any] | None:
-    """The values with which `fill` makes this graph, but for the numbers and titles of its nodes; None if it is another."""
-    found = match(template, graph)
-    return dict(found.values) if found and found.is_whole else None
-
-
 def match(template: Template, graph: Graph) -> Match | None:
     """None if classes or links are others."""
     if not 0 < len(template.workflow) <= _MOST_NODES or len(graph) > 2 * _MOST_NODES:

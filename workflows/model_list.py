@@ -81,7 +81,7 @@ class ModelList:
         models = [*self._models(list(templates.values()), names), *(_coming(record) for record in coming)]
         return {
             "models": models,
-            "templates": [_template(one, models, names) for one in templates.values()],
+            "templates": [_template(one, names) for one in templates.values()],
             "known": [_known(one, models, coming) for one in known_models().values()],
             "folders": {folder: str((self.models_dir / folder).absolute()) if shows_paths else f"models/{folder}" for folder in FOLDERS},
         }
@@ -108,16 +108,12 @@ def kinds_of(template: Template) -> list[str]:
     return [kind for kind in KINDS if kind in found]
 
 
-def _template(template: Template, models: Sequence[Mapping[str, Any]], names: Names) -> dict[str, Any]:
-    """`missing`: what its workflow names and is not there. `only_demo`: of these kinds there are but the demo checkpoints, which draw
-    cartoons; `suggested` are known ones instead."""
+def _template(template: Template, names: Names) -> dict[str, Any]:
+    """`missing`: what its workflow names and is not there."""
     needs = needs_of(template.workflow)
-    own = {one["kind"] for one in models if one["state"] == "complete" and not one["is_bundled"]}
-    only_demo = [kind for kind in dict.fromkeys(need.kind for need in needs) if kind not in own]
     return {
-        "id": template.id, "title": dict(template.title), "kinds": kinds_of(template), "only_demo": only_demo,
+        "id": template.id, "title": dict(template.title), "kinds": kinds_of(template),
         "missing": [lacking for need in needs if (lacking := missing(need, names[need.folder]))],
-        "suggested": [one.id for one in known_models().values() if one.kind in only_demo],
     }  # fmt: skip
 
 

@@ -1,15 +1,12 @@
 // The result side of Create: one job from the queue to the playing film. It asks the server how the job stands; closing the tab changes nothing.
 
 import { showExamples } from "./examples.js";
+import { CHANGES, STAGES, filmOf, isShown, isVideo, leftWord, makeChanged, makeSmaller, open, pathOf, place, placeWord, shareOf, stageOf, stageWord, stepsWord, stillsOf, suffix } from "./jobs_view.js";
+import { patience } from "./patience.js";
+
+export { place };
 
 const OPEN = ["queued", "running"];
-const STAGES = ["still", "motion", "file"];
-
-export const suffix = (output) => output.filename.split(".").pop().toLowerCase();
-export const isShown = (output) => output.type === "output" && output.kind !== "beside";
-export const stillsOf = (job) => job.outputs.filter((one) => isShown(one) && suffix(one) === "png");
-export const filmOf = (job) => job.outputs.find((one) => isShown(one) && ["mp4", "webm"].includes(suffix(one))) ?? job.outputs.find((one) => isShown(one) && ["webp", "gif"].includes(suffix(one)));
-export const place = (output) => `${output.subfolder ? `${output.subfolder}/` : ""}${output.filename} [${output.type}]`;
 
 export function mount(element, page) {
   const { el, replace, say, server } = page;
@@ -18,6 +15,8 @@ export function mount(element, page) {
   let timer = null;
   let furthest = { stage: 0, share: 0 };
   let drawn = "";
+  let known = null; // of the job that is shown, once it has made something: the form that it would be
+  const errors = patience(page);
   const media = el("div", { class: "sm-media" });
   const under = el("div", { class: "sm-under" });
   element.append(media, under);
@@ -30,18 +29,35 @@ export function mount(element, page) {
     }
     watched = id;
     if (!id) return draw(null);
+    let wait = document.hidden ? 4000 : 700;
+    let isFailed = false;
     try {
-      const found = await server.get(`api/jobs/${encodeURIComponent(id)}`);
+      const found = await server.get(pathOf({ id }));
       if (watched !== id) return;
+      errors.answered();
       const before = job;
       job = found;
       if (before?.id === id && OPEN.includes(before.status) && !OPEN.includes(job.status)) ended();
       draw(job);
     } catch (error) {
       if (error.status === 404) return (watched = null), draw(null);
-      if (error.code !== "connection_lost") page.fail(error);
+      if (watched !== id) return;
+      isFailed = true;
+      const later = errors.failed(error);
+      if (!server.lost) wait = later;
     }
-    if (!job || OPEN.includes(job.status) || server.lost) timer = setTimeout(() => follow(id), document.hidden ? 4000 : 700);
+    clearTimeout(timer);
+    if (isFailed || OPEN.includes(job.status)) timer = setTimeout(() => follow(id), wait);
+    else learn(job);
+  }
+
+  // Which of its settings there are to be changed. Nobody misses the buttons of what cannot be opened.
+  async function learn(shown) {
+    if (shown.status !== "succeeded" || known?.id === shown.id) return;
+    const opened = await open(page, shown).catch(() => null);
+    if (!opened || watched !== shown.id) return;
+    known = { id: shown.id, opened };
+    draw(job);
   }
 
   function draw(shown) {
@@ -54,7 +70,7 @@ export function mount(element, page) {
       return replace(under);
     }
     drawMedia(shown);
-    const signature = JSON.stringify([shown.id, shown.status, shown.place, shown.progress, shown.remaining_seconds, shown.outputs.length, shown.is_favourite, shown.is_cancel_requested, page.language()]);
+    const signature = JSON.stringify([shown.id, shown.status, shown.place, shown.progress, shown.remaining_seconds, shown.outputs.length, shown.is_favourite, shown.is_cancel_requested, known?.id === shown.id, page.language()]);
     if (signature === drawn) return;
     drawn = signature;
     const focus = document.activeElement?.closest("#sm-job [data-act]")?.dataset.act;
@@ -70,7 +86,7 @@ export function mount(element, page) {
     const key = film ? film.url : stills.length ? stills.map((one) => one.url).join() : preview ?? `${shown.id}:${shown.status}`;
     if (media.dataset.key === key) return;
     media.dataset.key = key;
-    if (film && ["mp4", "webm"].includes(suffix(film))) {
+    if (film && isVideo(film)) {
       const video = el("video", { src: film.url, class: "sm-film", controls: true, loop: true, autoplay: true, playsinline: "", "aria-label": shown.title });
       video.muted = true;
       if (stills[0]) video.poster = stills[0].url;
@@ -110,32 +126,28 @@ export function mount(element, page) {
 
   function progress(shown) {
     const now = shown.progress;
-    const hasStill = stillsOf(shown).length > 0;
-    const stage = !now ? 0 : now.stage === "motion" ? 1 : ["decoding", "encoding"].includes(now.stage) && (furthest.stage > 0 || hasStill) ? 2 : 0;
-    furthest.stage = Math.max(furthest.stage, stage);
-    const gone = now?.seconds ?? 0;
-    const share = shown.remaining_seconds === null ? (now?.total && now.stage !== "loading" ? (furthest.stage + now.step / now.total) / 3 : 0) : gone / (gone + shown.remaining_seconds || 1);
-    furthest.share = Math.max(furthest.share, Math.min(0.99, share));
-    const steps = STAGES.map((name, index) => el("li", { class: index < furthest.stage ? "sm-done" : index === furthest.stage && now ? "sm-now" : "" },
-      say(`stage.${name}`), index === furthest.stage && now ? el("span", { class: "sm-count" }, now.stage === "loading" ? ` ${say("stage.loading")}` : now.total ? ` ${now.step}/${now.total}` : "") : null));
-    const waiting = shown.place === null ? "" : shown.place === 1 ? say("queue.next") : say("queue.before", { count: shown.place - 1 });
-    const left = shown.remaining_seconds === null ? say("time.unknown") : shown.remaining_seconds < 1 ? say("time.moment") : say("time.left", { time: page.seconds(shown.remaining_seconds) });
+    furthest.stage = stageOf(shown, furthest.stage);
+    furthest.share = Math.max(furthest.share, shareOf(shown, furthest.stage));
+    const steps = STAGES.map((_, index) => el("li", { class: index < furthest.stage ? "sm-done" : index === furthest.stage && now ? "sm-now" : "" },
+      stageWord(page, index), index === furthest.stage && now ? el("span", { class: "sm-count" }, ` ${stepsWord(page, shown)}`.trimEnd()) : null));
+    const waiting = shown.place === null ? "" : placeWord(page, shown.place);
+    const left = leftWord(page, shown, say("time.unknown"));
     return [
       el("ol", { class: "sm-steps" }, steps),
       el("div", { class: "sm-bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": Math.round(furthest.share * 100), "aria-label": say("progress") }, el("i", { style: `width:${(furthest.share * 100).toFixed(1)}%` })),
       el("div", { class: "sm-row" }, el("span", { class: "sm-soft" }, [waiting, left].filter(Boolean).join(" · ")), el("span", { class: "sm-space" }),
-        el("button", { class: "sm-button", "data-act": "cancel", disabled: shown.is_cancel_requested, on: { click: () => act(() => server.send("POST", `api/jobs/${encodeURIComponent(shown.id)}/cancel`)) } }, say(shown.is_cancel_requested ? "cancel.asked" : "cancel"))),
+        el("button", { class: "sm-button", "data-act": "cancel", disabled: shown.is_cancel_requested, on: { click: () => act(() => server.send("POST", `${pathOf(shown)}/cancel`)) } }, say(shown.is_cancel_requested ? "cancel.asked" : "cancel"))),
       ...shown.warnings.map((text) => el("p", { class: "sm-soft" }, text)),
     ];
   }
 
   function outcome(shown) {
     const button = (name, fn, more = "") => el("button", { class: `sm-button ${more}`, "data-act": name, on: { click: () => act(fn) } }, say(`act.${name}`));
-    const path = `api/jobs/${encodeURIComponent(shown.id)}`;
+    const path = pathOf(shown);
     if (shown.status === "canceled") return [el("p", {}, say("status.canceled.long")), el("div", { class: "sm-row" }, button("retry", () => server.send("POST", `${path}/retry`)), button("remake", () => page.remake(shown.id)))];
     if (shown.status === "failed") {
       const error = shown.error;
-      const smaller = ["out_of_memory"].includes(error.code) ? [button("smaller", () => smallerAgain(shown), "sm-primary")] : [];
+      const smaller = error.code === "out_of_memory" ? [button("smaller", async () => opened(await makeSmaller(page, shown)), "sm-primary")] : [];
       return [
         el("p", { class: "sm-bad", role: "alert" }, error.message, " ", el("span", {}, error.hint)),
         el("div", { class: "sm-row" }, ...smaller, button("retry", () => server.send("POST", `${path}/retry`)), button("remake", () => page.remake(shown.id))),
@@ -148,8 +160,7 @@ export function mount(element, page) {
     const downloads = files.map((one) => el("a", { class: "sm-button sm-quiet", href: one.url, download: one.filename }, `${names[suffix(one)] ?? suffix(one).toUpperCase()} `, el("small", {}, page.bytes(one.bytes))));
     const again = [
       button("again", async () => opened(await server.send("POST", `${path}/duplicate`, { new_seeds: true }))),
-      ...(film ? [button("more", () => changed(shown, (values) => ({ motion_bucket_id: bucket(values, 1.6) }))), button("less", () => changed(shown, (values) => ({ motion_bucket_id: bucket(values, 0.6) }))),
-        button("keep", () => changed(shown, () => ({ motion_seed: null }))), button("extend", () => page.use("extend_film", { film: place(film) }))] : []),
+      ...(film ? [...changes(shown, button), button("extend", () => page.use("extend_film", { film: place(film) }))] : []),
       ...(!film && stillsOf(shown).length === 1 ? [button("animate", () => animate(shown, stillsOf(shown)), "sm-primary")] : []),
       button("remake", () => page.remake(shown.id)),
     ];
@@ -163,18 +174,14 @@ export function mount(element, page) {
     ];
   }
 
-  const bucket = (values, factor) => Math.round(Math.max(1, Math.min(255, (values.motion_bucket_id ?? 90) * factor)));
-
-  // The same film with something changed: what stays the same is taken from what is known.
-  async function changed(shown, change) {
-    const { template, values, workflow } = await server.send("POST", "api/open", { job: shown.id });
-    const wanted = Object.fromEntries(Object.entries({ ...(template ? values : {}), ...change(values) }).filter(([, value]) => value !== null));
-    return opened(await server.send("POST", "api/films", template ? { template, ...wanted } : { workflow, ...wanted }));
+  // The same film with something changed, where it has such a thing: what stays the same is taken from what is known.
+  function changes(shown, button) {
+    if (known?.id !== shown.id) return [];
+    const found = ["more", "less", "keep"].map((name) => [name, CHANGES[name](known.opened)]).filter(([, change]) => change);
+    return found.map(([name, change]) => button(name, async () => opened(await makeChanged(page, known.opened, change))));
   }
 
-  const smallerAgain = (shown) => changed(shown, (values) => ({ frames: Math.max(2, Math.round((values.frames ?? 14) / 2)), width: half(values.width), height: half(values.height) }));
-  const half = (side) => (side ? Math.max(64, Math.round((side * 0.7) / 64) * 64) : null);
-  const opened = (made) => page.show("create", { job: made.id, isNew: true });
+  const opened = (made) => made && page.show("create", { job: made.id, isNew: true });
 
   async function act(fn) {
     try {
@@ -229,4 +236,5 @@ function chime() {
   tone.connect(loudness).connect(context.destination);
   tone.start();
   tone.stop(context.currentTime + 0.6);
+  tone.addEventListener("ended", () => context.close()); // browsers allow only so many
 }

@@ -1,9 +1,11 @@
 // The library: posters by day, one film that plays at a time, as many pages as there are. See library_player.js and library_compare.js.
 
 import { comparison } from "./library_compare.js";
-import { download, path } from "./library_parts.js";
+import { pathOf } from "./jobs_view.js";
+import { download } from "./library_parts.js";
 import { player } from "./library_player.js";
 import { grid } from "./library_grid.js";
+import { patience } from "./patience.js";
 
 const PAGE = 48;
 const LOOK_AGAIN = 5000;
@@ -19,9 +21,11 @@ export function mount(element, page) {
   let serial = 0; // of the wish: late answers to an earlier one are dropped
   let asking = null;
   let timer = null;
+  let resting = null; // after an error
   let scrolled = 0;
   let compared = null;
 
+  const errors = patience(page);
   const bar = el("div", { class: "sm-row sm-library-bar" });
   const news = el("button", { class: "sm-button sm-library-news", hidden: true, on: { click: () => begin(true) } });
   const list = el("div", { class: "sm-library-list" });
@@ -54,16 +58,24 @@ export function mount(element, page) {
   async function begin(toTop = false) {
     serial += 1;
     asking = null;
+    wake();
     [cursor, isOver, news.hidden] = [null, false, true];
     if (toTop) window.scrollTo({ top: 0 });
-    await more(true);
+    await more();
   }
 
-  async function more(isFirst = false) {
-    if (asking || isOver || page.view !== "library") return asking;
+  function wake() {
+    clearTimeout(resting);
+    resting = null;
+  }
+
+  async function more() {
+    if (asking || isOver || resting || page.view !== "library") return asking;
     const mine = serial;
-    asking = server.get(query(cursor === null ? {} : { cursor })).then((found) => {
+    const isFirst = cursor === null;
+    asking = server.get(query(isFirst ? {} : { cursor })).then((found) => {
       if (mine !== serial) return;
+      errors.answered();
       if (isFirst) {
         known.clear();
         posters.clear();
@@ -73,9 +85,11 @@ export function mount(element, page) {
       posters.append(fresh);
       [cursor, isOver] = [found.cursor, found.cursor === null];
       drawEnd();
-    }, page.fail).finally(() => {
+    }, (error) => {
+      if (mine === serial) resting = setTimeout(() => (wake(), more()), errors.failed(error));
+    }).finally(() => {
       if (mine === serial) asking = null;
-      if (mine === serial && !isOver && !server.lost && isNear(end)) more();
+      if (mine === serial && !resting && !isOver && !server.lost && isNear(end)) more();
     });
     return asking;
   }
@@ -114,7 +128,7 @@ export function mount(element, page) {
 
   async function favourite(job) {
     try {
-      const changed = await server.send("PATCH", path(job), { is_favourite: !job.is_favourite });
+      const changed = await server.send("PATCH", pathOf(job), { is_favourite: !job.is_favourite });
       job.is_favourite = changed.is_favourite;
     } catch (error) {
       page.fail(error);
@@ -126,7 +140,7 @@ export function mount(element, page) {
     const gone = [];
     for (const job of jobs) {
       try {
-        await server.send("DELETE", path(job));
+        await server.send("DELETE", pathOf(job));
         gone.push(job);
       } catch (error) {
         page.fail(error);
@@ -144,7 +158,7 @@ export function mount(element, page) {
 
   async function undo(jobs) {
     try {
-      for (const job of jobs) await server.send("POST", `${path(job)}/undo`);
+      for (const job of jobs) await server.send("POST", `${pathOf(job)}/undo`);
       posters.hide(jobs, false);
     } catch (error) {
       page.fail(error);
@@ -271,7 +285,7 @@ export function mount(element, page) {
     viewer.redraw();
     compared?.redraw();
   });
-  server.onConnection((isLost) => !isLost && page.view === "library" && more());
+  server.onConnection((isLost) => !isLost && page.view === "library" && (wake(), more()));
   document.addEventListener("visibilitychange", () => (document.hidden ? posters.stop() : look()));
   drawBar();
 }

@@ -1,6 +1,7 @@
 // Two jobs side by side, in step: one clock, one slider; how alike they are in dB, and which settings differ.
 
-import { likeness, path, shownOf, stopped } from "./library_parts.js";
+import { pathOf } from "./jobs_view.js";
+import { likeness, shownOf, stopped } from "./library_parts.js";
 
 const DRIFT = 0.04; // seconds that nobody sees
 const USUAL_FPS = 7;
@@ -79,7 +80,7 @@ export function comparison(page, first, second, back) {
     element.focus({ preventScroll: true });
     if (films.length) go();
     const asked = new URLSearchParams({ with: second.id });
-    const [numbers, ...both] = await Promise.all([server.get(`${path(first)}/comparison?${asked}`), ...jobs.map((job) => server.get(`${path(job)}/details`))].map((one) => one.catch((error) => ({ error }))));
+    const [numbers, ...both] = await Promise.all([server.get(`${pathOf(first)}/comparison?${asked}`), ...jobs.map((job) => server.get(`${pathOf(job)}/details`))].map((one) => one.catch((error) => ({ error }))));
     [found, details] = [numbers, both];
     fps = Number(both[0].settings?.find((one) => one.name === "frame_rate")?.value) || USUAL_FPS;
     redraw();

@@ -1,7 +1,7 @@
 // Posters in even rows, by day. Only one film plays: the one under the pointer, the one that was tapped, or the one that has the focus.
 
-import { filmOf } from "./job.js";
-import { posterOf, shownOf, stopped } from "./library_parts.js";
+import { filmOf, posterOf } from "./jobs_view.js";
+import { shownOf, stopped } from "./library_parts.js";
 
 const HOVER = 150;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");

@@ -1,15 +1,6 @@
-// What the library's views share: pictures of a job, its address, files of several jobs as one ZIP.
+// What the library's views share: films that play, files of several jobs as one ZIP, how alike two jobs are.
 
-import { filmOf, isShown, stillsOf, suffix } from "./job.js";
-
-export const path = (job) => `api/jobs/${encodeURIComponent(job.id)}`;
-export const isVideo = (output) => ["mp4", "webm"].includes(suffix(output));
-
-// The still, or else the film's first frame; small, and known again by its ETag. A film without either has none.
-export function posterOf(job, size) {
-  const picture = stillsOf(job)[0] ?? job.outputs.find((one) => suffix(one) === "png") ?? job.outputs.find((one) => isShown(one) && suffix(one) === "webp");
-  return picture ? `${picture.url}&preview=webp;70&size=${size}` : null;
-}
+import { filmOf, isVideo, posterOf, stillsOf } from "./jobs_view.js";
 
 // Large and moving, if it moves. A <video> is stopped by `stopped` before it goes.
 export function shownOf(page, job, attributes = {}) {

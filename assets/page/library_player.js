@@ -1,7 +1,7 @@
 // One job, large: its film, what can be done with it, and everything that it was made with.
 
-import { filmOf, isShown, place, stillsOf, suffix } from "./job.js";
-import { isVideo, likeness, path, shownOf, stopped } from "./library_parts.js";
+import { filmOf, isShown, isVideo, pathOf, place, stillsOf, suffix } from "./jobs_view.js";
+import { likeness, shownOf, stopped } from "./library_parts.js";
 
 const STAGES = ["loading", "still", "motion", "decoding", "encoding"];
 const OPEN = ["queued", "running"];
@@ -23,7 +23,7 @@ export function player(page, hooks) {
     replace(media, shownOf(page, shown, { controls: true, autoplay: true }));
     redraw();
     element.focus({ preventScroll: true });
-    server.get(`${path(shown)}/details`).then((found) => {
+    server.get(`${pathOf(shown)}/details`).then((found) => {
       if (job !== shown) return;
       told = found;
       redraw();
@@ -67,7 +67,7 @@ export function player(page, hooks) {
 
   async function again() {
     try {
-      const made = await server.send("POST", `${path(job)}/duplicate`, { new_seeds: true });
+      const made = await server.send("POST", `${pathOf(job)}/duplicate`, { new_seeds: true });
       page.toast(say("library.again", { title: made.title }), { undo: () => page.openJob(made.id), undoText: say("library.follow") });
     } catch (error) {
       page.fail(error);
@@ -78,7 +78,7 @@ export function player(page, hooks) {
     const shown = job;
     if (OPEN.includes(checks.get(shown.id)?.now?.status)) return; // it is at it
     try {
-      const made = await server.send("POST", `${path(shown)}/verify`);
+      const made = await server.send("POST", `${pathOf(shown)}/verify`);
       checks.set(shown.id, { now: made });
       redraw();
       follow(shown, made.id);
@@ -96,8 +96,8 @@ export function player(page, hooks) {
       checks.set(shown.id, { now });
       if (OPEN.includes(now.status)) later();
       else if (now.status === "succeeded") {
-        const found = await server.get(`${path(shown)}/comparison?${new URLSearchParams({ with: id })}`);
-        if (found.is_identical) await server.send("DELETE", path(now));
+        const found = await server.get(`${pathOf(shown)}/comparison?${new URLSearchParams({ with: id })}`);
+        if (found.is_identical) await server.send("DELETE", pathOf(now));
         checks.set(shown.id, { now, found });
       }
     } catch (error) {
@@ -148,7 +148,7 @@ export function player(page, hooks) {
     const name = (one) => (suffix(one) === "json" ? say("file.settings") : suffix(one).toUpperCase());
     const link = (href, text, size, file) => el("a", { class: "sm-button sm-quiet", href, download: file }, `${text} `, size ? el("small", {}, page.bytes(size)) : null);
     const links = offered.map((one) => link(one.url, name(one), one.bytes, one.filename));
-    return offered.some((one) => suffix(one) === "json") ? links : [...links, link(server.url(`${path(job)}/workflow`), say("file.settings"), 0, "workflow.json")];
+    return offered.some((one) => suffix(one) === "json") ? links : [...links, link(server.url(`${pathOf(job)}/workflow`), say("file.settings"), 0, "workflow.json")];
   }
 
   function drawCheck() {

@@ -4,6 +4,7 @@
 import { manyPrompts } from "./queue_many.js";
 import { openRows } from "./queue_open.js";
 import { endedRows } from "./queue_ended.js";
+import { patience } from "./patience.js";
 
 const SHOWN = 100;
 const ENDED = 8;
@@ -51,11 +52,13 @@ export function mount(element, page) {
   let openIds = null;
   let timer;
   let asking = 0;
+  const errors = patience(page);
 
   async function poll() {
     clearTimeout(timer);
     if (page.view !== "queue") return;
     const mine = ++asking;
+    let wait = document.hidden || server.lost ? SLOW : QUICK;
     try {
       const found = await server.get(`api/line?limit=${SHOWN}`);
       if (mine !== asking) return;
@@ -67,10 +70,11 @@ export function mount(element, page) {
         await past.look(ENDED);
         openIds = ids;
       }
+      errors.answered();
     } catch (error) {
-      if (error.code !== "connection_lost") page.fail(error);
+      if (mine === asking) wait = errors.failed(error);
     }
-    if (mine === asking) timer = setTimeout(poll, document.hidden || server.lost ? SLOW : QUICK);
+    if (mine === asking) timer = setTimeout(poll, wait);
   }
 
   function draw() {
@@ -83,7 +87,7 @@ export function mount(element, page) {
 
   function drawHead() {
     const left = line.remaining_seconds;
-    const signature = JSON.stringify([line.queued, line.running, left && Math.round(left), line.is_paused, line.may_pause, page.language()]);
+    const signature = JSON.stringify([line.queued, line.running, left && Math.round(left), line.own, line.is_paused, line.may_pause, page.language()]);
     if (signature === drawnHead) return;
     drawnHead = signature;
     const focus = head.contains(document.activeElement) ? document.activeElement.dataset.act : null;
@@ -91,7 +95,7 @@ export function mount(element, page) {
     const total = line.queued + line.running;
     const button = (name, fn, text) => el("button", { class: "sm-button sm-quiet", type: "button", "data-act": name, on: { click: fn } }, say(text));
     replace(head, el("p", {}, total ? [say("queue.counts", { running: line.running, queued: line.queued }), line.is_paused ? "" : ` · ${time}`] : ""), el("span", { class: "sm-space" }),
-      line.queued > 1 ? button("clear", cancelWaiting, "queue.clear") : null,
+      line.own > 1 ? button("clear", cancelWaiting, line.own < line.queued ? "queue.clear.own" : "queue.clear") : null,
       line.may_pause ? button("pause", () => run(() => server.send("POST", line.is_paused ? "api/line/resume" : "api/line/pause")), line.is_paused ? "queue.resume" : "queue.pause") : null);
     if (focus) head.querySelector(`[data-act="${focus}"]`)?.focus();
     notice.hidden = !line.is_paused;
@@ -100,7 +104,7 @@ export function mount(element, page) {
 
   const cancelWaiting = () => run(async () => {
     const { jobs } = await server.send("POST", "api/line/cancel");
-    page.toast(say("queue.cleared", { count: jobs.length }), { undo: () => run(() => server.send("POST", "api/line/retry", { jobs })) });
+    page.toast(say("queue.cleared", { count: jobs.length }), { undo: () => run(() => server.send("POST", "api/line/retry", { jobs, in_place: true })) });
   });
 
   async function run(fn) {

@@ -1,7 +1,8 @@
 // What runs and waits: one row a job. A row is made once and then only what changed in it is changed. Waiting jobs are moved by dragging, by the
 // arrow keys on the handle, or by buttons.
 
-import { pathOf, thumbnail } from "./queue_parts.js";
+import { leftWord, pathOf, placeWord, shareOf, stageOf, stageWord, stepsWord } from "./jobs_view.js";
+import { thumbnail } from "./queue_parts.js";
 
 export function openRows(list, page, act) {
   const { el, replace, say, server } = page;
@@ -78,21 +79,11 @@ export function openRows(list, page, act) {
 
   // In words: the stage and what is left, or the place in the line.
   function stateOf(job) {
-    const left = job.remaining_seconds === null ? "" : job.remaining_seconds < 1 ? say("time.moment") : say("time.left", { time: page.seconds(job.remaining_seconds) });
-    if (job.status === "queued") return [job.place === 1 ? say("queue.next") : say("queue.before", { count: (job.place ?? 1) - 1 }), left].filter(Boolean).join(" · ");
+    const left = leftWord(page, job);
+    if (job.status === "queued") return [placeWord(page, job.place ?? 1), left].filter(Boolean).join(" · ");
     const now = job.progress;
-    const name = ["loading", "still", "motion"].includes(now?.stage) ? now.stage : "file";
-    const stage = !now?.stage ? say("status.running") : [say(`stage.${name}`), name !== "loading" && now.total ? `${now.step}/${now.total}` : ""].filter(Boolean).join(" ");
+    const stage = !now?.stage ? say("status.running") : now.stage === "loading" ? stepsWord(page, job) : `${stageWord(page, stageOf(job))} ${stepsWord(page, job)}`.trimEnd();
     return [stage, left].filter(Boolean).join(" · ");
-  }
-
-  // Of the time, if that is known; else of the three stages.
-  function shareOf(job) {
-    const now = job.progress;
-    if (job.status !== "running" || !now) return 0;
-    if (job.remaining_seconds !== null) return Math.min(0.99, now.seconds / (now.seconds + job.remaining_seconds || 1));
-    const stage = ["still", "motion"].indexOf(now.stage);
-    return now.stage === "loading" || !now.total ? 0 : Math.min(0.99, ((stage < 0 ? 2 : stage) + now.step / now.total) / 3);
   }
 
   // Among those of one owner that wait: only these change places with each other.
@@ -163,7 +154,7 @@ export function openRows(list, page, act) {
 
   const cancel = (job) => act.run(async () => {
     const found = await server.send("POST", `${pathOf(job)}/cancel`);
-    const undo = () => act.run(() => server.send("POST", `${pathOf(job)}/retry`));
+    const undo = () => act.run(() => server.send("POST", "api/line/retry", { jobs: [job.id], in_place: true }));
     page.toast(say(found.status === "canceled" ? "queue.canceled" : "queue.canceling", { title: job.title }), found.status === "canceled" ? { undo } : {});
   });
 

@@ -1,14 +1,11 @@
-// What the rows of the queue share: addresses, and the small picture of a job.
+// The small picture of a job in the rows of the queue.
 
-import { isShown, stillsOf, suffix } from "./job.js";
-
-export const pathOf = (job) => `api/jobs/${encodeURIComponent(job.id)}`;
+import { posterOf, stillsOf } from "./jobs_view.js";
 
 // While a job runs, how it looks by now; else its still, or what else is a picture.
 function pictureOf(job) {
   if (job.status === "running" && job.progress?.preview && !stillsOf(job).length) return job.progress.preview;
-  const picture = stillsOf(job)[0] ?? job.outputs.find((one) => suffix(one) === "png") ?? job.outputs.find((one) => isShown(one) && suffix(one) === "webp");
-  return picture ? `${picture.url}&preview=webp;70&size=160` : null;
+  return posterOf(job, 160);
 }
 
 export function thumbnail(page) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from starlette.responses import PlainTextResponse
 
 from api.late_page import LatePage
+from tests.api.house import living, until
 
 HTML = {"Accept": "text/html"}
 
@@ -41,6 +43,18 @@ def test_browsers_are_asked_to_look_again_and_programs_wait() -> None:
             assert (await client.get("/", headers=HTML)).text == "the page"
 
     asyncio.run(use())
+
+
+def test_what_the_api_does_not_have_is_no_page(tmp_path: Path) -> None:
+    def page(app: FastAPI, api: object) -> None:
+        app.add_route("/{path:path}", lambda request: PlainTextResponse("the page"))
+
+    with living(tmp_path, works=False, page=page) as house:
+        until(lambda: house.get("/anything").text == "the page")
+        for path in ("/api/nothing", "/api/"):
+            answer = house.get(path)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+        assert house.ask("PUT", "/api/about").json()["error"]["code"] == "wrong_method"
 
 
 def test_a_page_that_cannot_be_made_leaves_the_rest_of_the_server_as_it_is(caplog: pytest.LogCaptureFixture) -> None:

@@ -50,8 +50,8 @@ def paused(house: House) -> Iterator[House]:
     house.post("/api/line/resume")
 
 
-def batch(house: House, **body: object) -> dict:
-    answer = house.post("/api/films/batch", body)
+def batch(house: House, token: str = "", **body: object) -> dict:
+    answer = house.post("/api/films/batch", body, token=token)
     assert answer.status_code == 202, answer.text
     return answer.json()
 
@@ -66,7 +66,7 @@ def refused(house: House, **body: object) -> dict:
 
 def test_a_paused_line_begins_nothing_until_it_is_resumed(house: House) -> None:
     assert house.post("/api/line/pause").json() == {
-        "is_paused": True, "may_pause": True, "queued": 0, "running": 0, "remaining_seconds": 0.0, "jobs": [],
+        "is_paused": True, "may_pause": True, "queued": 0, "running": 0, "own": 0, "remaining_seconds": 0.0, "jobs": [],
     }  # fmt: skip
     job = house.film("a boat")
     line = house.get("/api/line").json()
@@ -97,7 +97,7 @@ def test_how_long_until_all_of_mine_is_done(shared: House) -> None:
     shared.film("a boat", token=shared.bo)
     shared.film("a boat", token=shared.ada)
     mine, all_ = (shared.get("/api/line", token=token).json() for token in (shared.bo, shared.ada))
-    assert (mine["queued"], all_["queued"]) == (1, 2)
+    assert (mine["queued"], mine["own"], all_["queued"], all_["own"]) == (1, 1, 2, 1)
     assert all_["remaining_seconds"] == pytest.approx(4, abs=0.5)
     assert mine["remaining_seconds"] <= all_["remaining_seconds"]
     for token in (shared.ada, shared.bo):
@@ -112,6 +112,28 @@ def test_all_that_wait_are_canceled_and_had_back_in_their_order(paused: House) -
     assert paused.job(made[0])["status"] == "canceled"
     assert paused.post("/api/line/retry", {"jobs": ids}).json() == {"jobs": ids}
     assert [paused.job(job_id)["place"] for job_id in ids] == [1, 2, 3]
+
+
+def test_what_was_canceled_while_it_waited_gets_its_place_back(paused: House) -> None:
+    made = [paused.film(f"boat {number}")["id"] for number in range(3)]
+    paused.post(f"/api/jobs/{made[0]}/cancel")
+    assert paused.post("/api/line/retry", {"jobs": [made[0]], "in_place": True}).status_code == 200
+    assert list(paused.service.store.positions()) == made
+    paused.post(f"/api/jobs/{made[0]}/cancel")
+    paused.post("/api/line/retry", {"jobs": [made[0]]})
+    assert list(paused.service.store.positions()) == [*made[1:], made[0]]
+
+
+def test_batches_of_any_size_are_counted_and_are_ones_own(shared: House) -> None:
+    made = batch(shared, lines="boat\n" * 250, token=shared.bo)
+    shared.film("another", token=shared.bo)
+    batch(shared, lines="alone", token=shared.bo)
+    shared.post(f"/api/jobs/{made['jobs'][3]['id']}/cancel", token=shared.bo)
+    (found,) = shared.get("/api/batches", token=shared.bo).json()["batches"]
+    assert (found["id"], found["title"], found["count"]) == (made["batch"], "boat", 250)
+    assert found["counts"] == {"queued": 249, "running": 0, "succeeded": 0, "failed": 0, "canceled": 1}
+    assert shared.get("/api/batches", token=shared.ada).json() == {"batches": []}
+    shared.post("/api/line/cancel", token=shared.bo)
 
 
 def test_the_line_lists_jobs_in_the_order_in_which_they_will_be_done(paused: House) -> None:

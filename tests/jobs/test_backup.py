@@ -126,6 +126,37 @@ def test_a_database_somewhere_else_goes_back_to_where_it_is_to_be(settings: Stor
     assert titles(tmp_path / "again") == {"a film": JobStatus.SUCCEEDED}
 
 
+@pytest.mark.parametrize("database", ["jobs.sqlite", "db/jobs.sqlite", "up/../jobs.sqlite"])
+def test_no_table_is_kept_as_a_file_however_its_path_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "output").mkdir(parents=True)
+    (tmp_path / "data" / "output" / "a.mp4").touch()
+    settings = StoreSettings(Path("data"), tmp_path / "data" / database)
+    (tmp_path / "data" / "up").mkdir()
+    settings.database.parent.mkdir(exist_ok=True)
+    with contextlib.closing(JobStore(settings.database)) as store, contextlib.closing(Queues(settings.queues_path)) as queues:
+        done(store, "a film")
+        queues.put(SINK, Entry(b"a result"))
+        assert back_up(settings, tmp_path / "backup").files.keys() == {"output/a.mp4"}
+
+
+def test_what_another_table_left_is_not_read_into_the_one_that_is_restored(
+    settings: StoreSettings, store: JobStore, tmp_path: Path
+) -> None:
+    """It may be in a backup of an earlier release, or in the directory."""
+    (settings.data_dir / "old.sqlite-wal").write_bytes(b"of a backup that has it")
+    done(store, "a film")
+    back_up(settings, tmp_path / "backup")
+    other = StoreSettings(tmp_path / "other", tmp_path / "other" / "old.sqlite")
+    other.data_dir.mkdir()
+    for more in ("-shm", "-journal"):
+        (other.data_dir / f"old.sqlite{more}").write_bytes(b"stale")
+    restore(other, tmp_path / "backup")
+    assert not [path.name for path in other.data_dir.glob("old.sqlite-*")]
+    with contextlib.closing(JobStore(other.database)) as found:
+        assert [job.title for job in found.list_jobs().jobs] == ["a film"]
+
+
 def test_what_ran_waits_again(settings: StoreSettings, store: JobStore, tmp_path: Path) -> None:
     store.submit(Submission({"1": {}}, title="runs"))
     store.claim("test")

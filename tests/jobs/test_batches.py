@@ -20,6 +20,14 @@ def test_every_line_that_is_not_empty_is_a_prompt() -> None:
     assert [(row.where, row.values["prompt"]) for row in rows[1:]] == [("Line 3", "一艘船"), ("Line 4", "a car, red")]
 
 
+def test_only_line_ends_end_a_line() -> None:
+    """As the page counts them."""
+    text = "a\x0bboat\x85on\u2028the\x1csea\r\nb\rc"
+    assert [(row.where, row.values["prompt"]) for row in of_lines(text)] == [
+        ("Line 1", "a\x0bboat\x85on\u2028the\x1csea"), ("Line 2", "b"), ("Line 3", "c"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("text", ["", "\n \r\n"])
 def test_no_line_is_no_film(text: str) -> None:
     with pytest.raises(InputError, match="no film to make"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from jobs import database
 from jobs.job import Failure
 from jobs.progress import JobEvent
 from pipelines.preview import picture
-from tests.api.house import House, living
+from tests.api.house import House, living, until
 from tests.ui.conftest import PHONE, Visit
 from ui.page import add_page
 
@@ -26,6 +27,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     """One job runs until it is let go."""
     monkeypatch.setattr(database, "_SYNCHRONOUS", "OFF")
     with living(tmp_path / "data", page=add_page) as house:
+        until(lambda: house.get("/theme.css").status_code == 200, 60)  # the page is made
         house.running = house.film("wait: a boat on the sea")["id"]
         house.gpu.began.wait(10)
         yield house
@@ -176,6 +178,32 @@ def test_many_prompts_become_a_batch_with_the_forms_settings(visit: Visit, serve
     served.gpu.go.set()
     expect(page.locator(".sm-queue-batches")).to_contain_text("4 of 4 were made")
     assert page.locator(".sm-queue-batches a").get_attribute("href").endswith(f"files.zip?batch={made[0].batch}")
+
+
+def test_a_large_batch_is_counted_whole_and_stays_when_other_jobs_have_ended(visit: Visit, served: House) -> None:
+    served.post("/api/films/batch", {"lines": "boat\n" * 210})
+    served.gpu.go.set()
+    for number in range(9):
+        served.film(f"after {number}", wait=60)
+    until(lambda: served.get("/api/line").json()["queued"] == 0, 60)
+    page = queue(visit)
+    batches = page.locator(".sm-queue-batches")
+    expect(batches).to_contain_text("210 of 210 were made")
+    with page.expect_download() as saved:
+        batches.locator("a").click()
+    names = zipfile.ZipFile(saved.value.path()).namelist()
+    assert sum(name.endswith(".png") for name in names) == 210
+
+
+def test_what_is_had_back_is_where_it_was(visit: Visit, served: House) -> None:
+    for title in "abc":
+        served.film(title)
+    page, rows = opened(visit)
+    before = ids(rows)
+    rows.nth(1).locator("[data-act=cancel]").click()
+    expect(rows).to_have_count(3)
+    page.click(".sm-toast:has-text('Out of the queue') button:has-text('Undo')")
+    becomes(page, before)
 
 
 def test_a_table_is_counted_and_its_wrong_rows_are_named(visit: Visit, served: House) -> None:

@@ -9,11 +9,17 @@ import pytest
 
 from pipelines.parameters import Choice, Number, Switch
 from workflows.declare import FileChoice
-from workflows.matching import match, read_back
+from workflows.matching import match
 from workflows.nodes import catalog
 from workflows.templates import Template, fill, find_template, templates
 
 NODES = catalog()
+
+
+def read_back(template: Template, graph: dict[str, Any]) -> dict[str, Any] | None:
+    """The values with which `fill` makes this graph; None if it is another."""
+    found = match(template, graph)
+    return dict(found.values) if found and found.is_whole else None
 
 
 def chance_value(template: Template, name: str, chance: random.Random) -> Any:

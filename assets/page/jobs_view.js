@@ -1,0 +1,87 @@
+// What every panel knows of jobs: their pictures and films, how far one is, and the same job with something changed.
+
+const VIDEOS = ["mp4", "webm"];
+export const STAGES = ["still", "motion", "file"];
+
+export const pathOf = (job) => `api/jobs/${encodeURIComponent(job.id)}`;
+
+// Files
+
+export const suffix = (output) => output.filename.split(".").pop().toLowerCase();
+export const isShown = (output) => output.type === "output" && output.kind !== "beside";
+export const isVideo = (output) => VIDEOS.includes(suffix(output));
+export const stillsOf = (job) => job.outputs.filter((one) => isShown(one) && suffix(one) === "png");
+export const filmOf = (job) => job.outputs.find((one) => isShown(one) && isVideo(one)) ?? job.outputs.find((one) => isShown(one) && ["webp", "gif"].includes(suffix(one)));
+export const place = (output) => `${output.subfolder ? `${output.subfolder}/` : ""}${output.filename} [${output.type}]`;
+
+// The still, or else the film's first frame; small, and known again by its ETag. A film without either has none.
+export function posterOf(job, size) {
+  const picture = stillsOf(job)[0] ?? job.outputs.find((one) => suffix(one) === "png") ?? job.outputs.find((one) => isShown(one) && suffix(one) === "webp");
+  return picture ? `${picture.url}&preview=webp;70&size=${size}` : null;
+}
+
+// How far it is
+
+// 0 the still, 1 the motion, 2 the file. Decoding belongs to what was made before, as far as that is known.
+export function stageOf(job, furthest = 0) {
+  const now = job.progress;
+  if (!now) return furthest;
+  const isPastStill = furthest > 0 || stillsOf(job).length > 0;
+  const stage = now.stage === "motion" ? 1 : ["decoding", "encoding"].includes(now.stage) && isPastStill ? 2 : 0;
+  return Math.max(furthest, stage);
+}
+
+// 0 to 0.99: of the time, if that is known; else of the three stages.
+export function shareOf(job, furthest = 0) {
+  const now = job.progress;
+  if (job.status !== "running" || !now) return 0;
+  if (job.remaining_seconds !== null) return Math.min(0.99, now.seconds / (now.seconds + job.remaining_seconds || 1));
+  return now.stage === "loading" || !now.total ? 0 : Math.min(0.99, (stageOf(job, furthest) + now.step / now.total) / STAGES.length);
+}
+
+export const stageWord = (page, stage) => page.say(`stage.${STAGES[stage]}`);
+
+// The number of steps, or that models are loaded.
+export function stepsWord(page, job) {
+  const now = job.progress;
+  return !now ? "" : now.stage === "loading" ? page.say("stage.loading") : now.total ? `${now.step}/${now.total}` : "";
+}
+
+export function leftWord(page, job, unknown = "") {
+  const left = job.remaining_seconds;
+  return left === null ? unknown : left < 1 ? page.say("time.moment") : page.say("time.left", { time: page.seconds(left) });
+}
+
+export const placeWord = (page, place) => (place === 1 ? page.say("queue.next") : page.say("queue.before", { count: place - 1 }));
+
+// The same with something changed. A form that was drawn from a workflow calls its fields by input and node: motion_bucket_id_16.
+
+export const open = (page, job) => page.server.send("POST", "api/open", { job: job.id });
+const fields = (opened, ...names) => Object.entries(opened.values).filter(([name]) => names.some((one) => new RegExp(`^${one}(_|$)`).test(name)));
+const lowered = (found, least, fit) => found.map(([name, value]) => [name, Math.max(least, fit(Number(value)))]).filter(([name, value], index) => value < Number(found[index][1]));
+
+// Each tells what changes of what was opened; null if the job has nothing of the kind.
+export const CHANGES = {
+  more: (opened) => motion(opened, 1.6),
+  less: (opened) => motion(opened, 0.6),
+  keep: (opened) => ("motion_seed" in opened.values ? { motion_seed: "random" } : null),
+  // Half the frames and 0.7 of each side: about a quarter of the memory.
+  smaller: (opened) => some([
+    ...lowered(fields(opened, "frames", "video_frames"), 2, (frames) => Math.round(frames / 2)),
+    ...lowered(fields(opened, "width", "height", "still_width", "still_height"), 64, (side) => Math.round((side * 0.7) / 64) * 64),
+  ]),
+};
+
+const some = (changes) => (changes.length ? Object.fromEntries(changes) : null);
+const motion = (opened, factor) => some(fields(opened, "motion_bucket_id").map(([name, value]) => [name, Math.round(Math.max(1, Math.min(255, value * factor)))]));
+
+export function makeChanged(page, { template, values, workflow }, change) {
+  return page.server.send("POST", "api/films", template ? { template, ...values, ...change } : { workflow, ...change });
+}
+
+// Where there is nothing that could be smaller, the settings go into the form.
+export async function makeSmaller(page, job) {
+  const opened = await open(page, job);
+  const change = CHANGES.smaller(opened);
+  return change ? makeChanged(page, opened, change) : (page.remake(job.id), null);
+}
