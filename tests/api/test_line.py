@@ -193,7 +193,7 @@ def test_one_line_is_a_batch_too(paused: House) -> None:
         ({"lines": "a", "csv": "prompt\na"}, "Exactly one of `lines` and `csv`"),
         ({"lines": "\n"}, "There is no film to make."),
         ({"csv": "prompt,sed\na,7\n"}, "Line 1: Unknown column 'sed'. Did you mean 'seed'?"),
-        ({"csv": "prompt,steps\na,0\nb,2\nc,x\n"}, "Line 2: steps: Value 0 smaller than min of 1"),
+        ({"csv": "prompt,steps\na,0\nb,2\nc,x\n"}, "Line 2: steps: 0 is less than 1"),
         ({"lines": "a", "values": {"colour": 1}}, "Unknown field of text_to_film 'colour'."),
         ({"lines": "a", "template": "still_to_film"}, "still_to_film has no field `prompt`."),
         ({"lines": "a\nb", "seeds": 600}, "These are 1200 films; 1000 are the most at once."),

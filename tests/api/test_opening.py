@@ -132,7 +132,7 @@ def test_a_request_that_makes_no_sense(house: House, request_: dict[str, Any]) -
 
 
 def test_more_than_is_taken_is_refused(house: House) -> None:
-    assert house.post("/api/open", files={"file": ("a.png", bytes(65 * 2**20))}).status_code == 413
+    assert house.post("/api/open", files={"file": ("a.png", bytes(111 * 2**20))}).status_code == 413
 
 
 def test_an_unknown_job_is_a_404(house: House) -> None:
