@@ -86,7 +86,7 @@ def test_euler_by_hand_gives_the_same_film(models: MotionModels, still: np.ndarr
     pixels = torch.from_numpy(still48.copy()).permute(2, 0, 1)[None]
     latent = models.vae.encode(pixels * 2 - 1).latent_dist.mean
     embedding = models.vision(clip_pixels(pixels)).image_embeds[:, None]
-    ids = torch.tensor([[6.0, 127.0, 0.0]])
+    ids = torch.tensor([[6.0, 90.0, 0.0]])
     sigmas = make_sigmas("karras", 3, models.spacing)
     x = initial_noise((4, 4, 6, 8), 5) * (sigmas[0] ** 2 + 1).sqrt()
     scale = torch.tensor([1.0, 1 + 2 / 3, 1 + 4 / 3, 3.0]).view(4, 1, 1, 1)

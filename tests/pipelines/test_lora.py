@@ -294,7 +294,9 @@ def test_other_files_are_refused_by_what_they_are(tmp_path: Path) -> None:
 def test_a_lora_for_another_family_is_refused_with_both_names(
     still: Path, tiny_xl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lora, "WIDTHS", {8: "Stable Diffusion 1", 20: "Stable Diffusion XL"})
+    widths = {8: "Stable Diffusion 1", 20: "Stable Diffusion XL"}
+    for place in ("pipelines.lora", "pipelines.lora_files"):
+        monkeypatch.setattr(f"{place}.WIDTHS", widths)
     for own, other, says in (
         (still, tiny_xl, "made for Stable Diffusion 1, the checkpoint is Stable Diffusion XL"),
         (tiny_xl, still, "made for Stable Diffusion XL, the checkpoint is Stable Diffusion 1"),
