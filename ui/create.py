@@ -103,11 +103,10 @@ class Creator:
         try:
             submission, _ = checked(self.api, wish(self.api, body, user), body, user)
             job = self.api.store.submit(submission)
-            seconds = estimated(self.api, body, user)["seconds"]
         except StillmotionError as error:
             hint = "" if isinstance(error, films.BadFields) else error.hint  # which is for programs
             return message("failed", code=error.code, message=error.message, hint=hint)
-        return message("submitted", jobs=[job.id], seconds=seconds)
+        return message("submitted", jobs=[job.id])
 
     def _lacks(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
         """What a person has to choose first, if there is something."""

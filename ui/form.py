@@ -50,7 +50,7 @@ def draw_fields(document: Mapping[str, Any], state: FormState, draw_examples: Ca
     for one in [one for group in groups for one in group["fields"] if one["is_main"]]:
         if one["name"] == "motion_bucket_id":
             with gr.Row(elem_classes="sm-motion"):
-                drawn.paces = draw_paces(state)
+                drawn.paces = draw_paces(one, state)
                 drawn.fields[one["name"]] = draw_field(one, state)
         else:
             drawn.fields[one["name"]] = draw_field(one, state)
@@ -118,10 +118,10 @@ def is_drawable(kind: str, value: Any) -> bool:
     return True
 
 
-def draw_paces(state: FormState) -> gr.Radio:
-    """Motion in words."""
+def draw_paces(one: Mapping[str, Any], state: FormState) -> gr.Radio:
+    """The motion bucket in words."""
     choices = [(say(state.language, f"pace.{name}"), bucket) for name, bucket in PACES]
-    given = state.values.get("motion_bucket_id", 90)
+    given = state.values.get(one["name"], one["default"])
     return gr.Radio(
         choices, value=given if given in dict(PACES).values() else None, label=say(state.language, "pace.label"),
         elem_id="sm-paces", elem_classes="sm-chips", interactive=True,

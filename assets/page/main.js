@@ -18,7 +18,6 @@ const viewListeners = new Set();
 const page = {
   server, say, sayOf, seconds, bytes, language, onLanguage, el, replace,
   view: "create",
-  expected: new Map(), // seconds, by job, as the form has said
   user: () => about.user,
   show,
   onView(fn) {
@@ -52,10 +51,7 @@ window.stillmotion = {
   heard(message) {
     if (!message) return;
     const { kind, ...data } = JSON.parse(message);
-    if (kind === "submitted") {
-      page.expected.set(data.jobs[0], data.seconds);
-      show("create", { job: data.jobs[0], isNew: true, count: data.jobs.length });
-    }
+    if (kind === "submitted") show("create", { job: data.jobs[0], isNew: true });
     if (kind === "failed") page.fail(data);
     if (kind === "note") toast(say(data.key));
   },
