@@ -52,7 +52,9 @@ def post(url: str, body: object, token: str = "") -> tuple[int, str]:
 
 
 def test_single_user_and_a_backup_while_it_runs(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = subprocess.run(["make", "--dry-run", "--always-make", "run"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    made = subprocess.run(
+        ["make", "--no-print-directory", "--dry-run", "--always-make", "run"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     typed = shlex.split(made.rstrip().splitlines()[-1])
     assert typed == [".venv/bin/python", "app.py", "serve"]
     with process(*typed[2:], "--port", 0, "--data-dir", data) as started:

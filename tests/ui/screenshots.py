@@ -58,7 +58,7 @@ def take_desk(page: Page, served: Served, into: Path) -> None:
             page.screenshot(path=into / "page_working.png")
         if number == 1:  # with the third waiting behind it
             continue
-        expect(page.locator("#sm-job video")).to_be_visible()
+        expect(page.locator("#sm-job video.sm-film")).to_be_visible()
     page.wait_for_timeout(1500)
     page.screenshot(path=into / "page_film.png")
     for view in ("library", "models"):
@@ -80,7 +80,7 @@ def take_phone(context: BrowserContext, served: Served, into: Path) -> None:
     job = page.request.get("api/jobs?status=succeeded&limit=1").json()["jobs"][0]["id"]
     page.goto(f"{served.url}?job={job}")
     page.wait_for_selector("#sm-make")
-    expect(page.locator("#sm-job video")).to_be_visible()
+    expect(page.locator("#sm-job video.sm-film")).to_be_visible()
     page.wait_for_timeout(1500)
     page.screenshot(path=into / "page_phone.png")
 

@@ -37,7 +37,7 @@ def test_a_film_of_ours_fills_the_form_with_every_seed_as_it_was(visit: Visit, s
     page = visit(values=SMALL | {"seed": SEED, "motion_bucket_id": 200})
     page.fill("#sm-field-prompt textarea", "A blue fish in the sea")
     page.click("#sm-make")
-    expect(page.locator("#sm-job video")).to_be_visible()
+    expect(page.locator("#sm-job video.sm-film")).to_be_visible()
     film = next((served.data_dir / "output").rglob("*.mp4"))
     other = visit()
     drop(other, film)
@@ -65,7 +65,7 @@ def test_a_foreign_workflow_becomes_a_form_that_says_what_is_missing_and_runs_wh
     page = visit()
     drop(page, path)
     expect(page.locator(".sm-opened")).to_contain_text("v1-5-pruned-emaonly.ckpt")
-    expect(page.locator("#sm-estimate")).to_contain_text("cannot be made")
+    expect(page.locator("#sm-estimate")).to_contain_text("Put right first")
     for group in page.locator(".sm-fold > button").all():
         group.click()
     expect(page.locator("textarea").first).to_have_value("A red balloon, clouds")
@@ -90,7 +90,7 @@ def test_a_picture_becomes_the_one_to_move_and_what_of_it_is_shown(visit: Visit,
     box = crop.bounding_box()
     assert box["width"] == pytest.approx(box["height"], rel=0.02)  # the film is square: its middle
     page.click("#sm-make")
-    expect(page.locator("#sm-job video")).to_be_visible()
+    expect(page.locator("#sm-job video.sm-film")).to_be_visible()
 
 
 def test_what_is_no_settings_and_no_picture_is_said(visit: Visit, tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ def make(page: Page, prompt: str) -> None:
 
 def plays(page: Page) -> None:
     """The film runs: its time moves, and it is of the size that was asked for."""
-    film = page.locator("#sm-job video")
+    film = page.locator("#sm-job video.sm-film")
     expect(film).to_be_visible()
-    page.wait_for_function("() => document.querySelector('#sm-job video').currentTime > 0.05")
+    page.wait_for_function("() => document.querySelector('#sm-job video.sm-film').currentTime > 0.05")
     assert film.evaluate("video => [video.videoWidth, video.videoHeight]") == [64, 64]
 
 
@@ -57,7 +57,7 @@ def test_ctrl_enter_makes_it_and_a_seed_that_browsers_would_round_is_kept(visit:
     page = visit(values=SMALL | {"seed": "9007199254740993"})
     page.fill("#sm-field-prompt textarea", "A green train")
     page.keyboard.press("Control+Enter")
-    expect(page.locator("#sm-job video")).to_be_visible()
+    expect(page.locator("#sm-job video.sm-film")).to_be_visible()
     address = page.locator(".sm-files a:has-text('Settings')").get_attribute("href")
     assert '"seed": 9007199254740993' in page.request.get(served.url.rstrip("/") + address).text()
 
