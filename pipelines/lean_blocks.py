@@ -56,8 +56,11 @@ class OverTime(nn.Conv3d):
     """A kernel over 3 frames and 1 x 1 pixels is one over 3 rows and 1 column, if all pixels stand in a row."""
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = F.conv2d(x.flatten(3), self.weight[..., 0], self.bias, padding=(self.padding[0], 0))
-        return flat.unflatten(3, x.shape[3:])
+        return self.flat(x.flatten(3)).unflatten(3, x.shape[3:])
+
+    def flat(self, x: Tensor) -> Tensor:
+        """(n, channels, frames, pixels)."""
+        return F.conv2d(x, self.weight[..., 0], self.bias, padding=(self.padding[0], 0))
 
 
 class LeanGeglu(GEGLU):

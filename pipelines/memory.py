@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from errors import InputError, UnknownNameError
-from pipelines.packing import pack
+from pipelines.packing import allow_packing
 from pipelines.parameters import ATTENTIONS, DTYPES
 from pipelines.savings import ALL, Savings
 
@@ -135,7 +135,7 @@ def place(module: nn.Module, placement: Placement, residence: str = ALL_STAY) ->
     if residence == STREAMED:
         stream(module, placement.device)
     elif placement.savings.packs_weights and placement.device.type == "cpu":
-        pack(module)
+        allow_packing(module)
     return module
 
 

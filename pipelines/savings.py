@@ -14,7 +14,7 @@ class Savings:
     """`folds`: the motion model's attention to the still, one token, is computed once a job instead of in every call. `keeps_positions`:
     so is what it is told of a frame's number. `skips_unconditional`: where guidance is 1 there is one pass. `spares_copies`: no divisions
     by 1, sums in place, frames reordered while they are added. `packs_weights`: on a CPU, large convolutions keep their weights in the
-    order in which the processor's kernels read them."""
+    order in which the processor's kernels read them, for as long as the size stays the same."""
 
     folds: bool = True
     keeps_positions: bool = True
