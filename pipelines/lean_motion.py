@@ -119,7 +119,8 @@ def told_once(unet: nn.Module, token: Tensor, frames: int, savings: Savings) -> 
 
 
 def _seen(attention: nn.Module, token: Tensor) -> Tensor:
-    """(n, 1, width). The token is repeated as it is in a call: for a few rows kernels sum in another order, and bits would differ."""
+    """(n, 1, width). The token is repeated as it is in a call: for a few rows kernels sum in another order, and bits would differ,
+    as they still may in the last place where several threads share the rows."""
     rows = token.expand(-1, _ROWS, -1)
     return _linear(attention.to_out[0], _linear(attention.to_v, rows))[:, :1]
 
