@@ -4,9 +4,9 @@
     python -m benchmarks.growth --models DIR --still a.safetensors --motion b.safetensors     with other checkpoints
 
 Makes films of every combination through a real worker, in an order drawn by chance, and asks before each what the page asks: what will
-it take? (`jobs/estimates.py`). After the first few, sizes that nobody has made are told from others. Prints what each stage took and what was
-told, the fitted growth of each stage (least squares, one fixed part and one that grows with pixels, or with pixels times steps where
-something is sampled), and, last, one JSON document. `--plot` wants matplotlib (requirements-benchmarks.txt).
+it take? (`jobs/estimates.py`). After the first few, sizes that nobody has made are told from others. Prints what each stage took and
+what was told, the fitted growth of each stage (least squares, one fixed part and one that grows with pixels, or with pixels times steps
+where something is sampled), and, last, one JSON document. `--plot` wants matplotlib (requirements-benchmarks.txt).
 """
 
 from __future__ import annotations
