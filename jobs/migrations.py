@@ -135,7 +135,7 @@ MIGRATIONS = [
         """,
     ),
     (
-        "0006 a hundred thousand jobs: words are looked at without reading the rows, and what one owner has is counted alone",
+        "0006 a hundred thousand jobs: words are found without the rows, and one owner's jobs are counted alone",
         """
         DROP INDEX jobs_of_owner;
         CREATE INDEX jobs_words_of_owner ON jobs (owner, seq, words) WHERE deleted_at IS NULL;

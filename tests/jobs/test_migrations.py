@@ -24,7 +24,7 @@ RELEASED = {  # in the field since; who edits one of these breaks files that hav
     "0003 webhooks: whom to tell that a job has ended; the row comes with the ending, both or neither": "e3f3bcaa007ccd58",
     "0004 a library of thousands: one owner's jobs, and favourites, the newest first": "673aa9a508d0d2de",
     "0005 batches: how many jobs of each are in which status": "672731c8bdbd60ec",
-    "0006 a hundred thousand jobs: words are looked at without reading the rows, and what one owner has is counted alone": "176f32ec5b826a31",
+    "0006 a hundred thousand jobs: words are found without the rows, and one owner's jobs are counted alone": "176f32ec5b826a31",
     "queues": "10aa9f95c834cdb1",
 }
 OLD_JOBS = """
