@@ -8,26 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from jobs import database
 from jobs.job import Failure
 from jobs.progress import JobEvent
 from pipelines.preview import picture
-from tests.api.house import House, living, until
-from tests.ui.conftest import PHONE, Visit
-from ui.page import add_page
+from tests.api.house import House, until
+from tests.ui.conftest import PHONE, Visit, page_house
 
 pytestmark = pytest.mark.demo
 ROWS = "#sm-queue ol .sm-queue-row"
 
 
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+def served(browser: Browser, tmp_path: Path) -> Iterator[House]:
     """One job runs until it is let go."""
-    monkeypatch.setattr(database, "_SYNCHRONOUS", "OFF")
-    with living(tmp_path / "data", page=add_page) as house:
-        until(lambda: house.get("/theme.css").status_code == 200, 60)  # the page is made
+    with page_house(tmp_path / "data") as house:
         house.running = house.film("wait: a boat on the sea")["id"]
         house.gpu.began.wait(10)
         yield house
