@@ -121,12 +121,19 @@ Visit = Callable[..., Page]
 
 
 @pytest.fixture
-def visit(browser: Browser, served: Served) -> Iterator[Visit]:
+def visit(browser: Browser, served: Served | House) -> Iterator[Visit]:
+    """What `visiting` gives, on this file's server."""
+    with visiting(browser, served.url) as visit:
+        yield visit
+
+
+@contextlib.contextmanager
+def visiting(browser: Browser, url: str) -> Iterator[Visit]:
     """`visit(path, values, **context)` opens the page as somebody new and waits until it can be used. Whatever the console calls an
     error, and every request to somewhere else, fails the test."""
     contexts: list[BrowserContext] = []
     wrong: list[str] = []
-    own = urlsplit(served.url).netloc
+    own = urlsplit(url).netloc
 
     def watch(page: Page) -> None:
         page.set_default_timeout(PATIENCE)
@@ -143,14 +150,14 @@ def visit(browser: Browser, served: Served) -> Iterator[Visit]:
         return urlsplit(url).scheme not in ("data", "blob") and urlsplit(url).netloc != own
 
     def open_page(path: str = "", values: dict | None = None, template: str = "text_to_film", **context: object) -> Page:
-        contexts.append(browser.new_context(**{"viewport": DESK, "locale": "en-US", "base_url": served.url} | context))
+        contexts.append(browser.new_context(**{"viewport": DESK, "locale": "en-US", "base_url": url} | context))
         if values is not None:
             draft = json.dumps(json.dumps({"template": template, "values": values}))
             key = "'stillmotion.draft'"
             contexts[-1].add_init_script(f"sessionStorage.getItem({key}) ?? sessionStorage.setItem({key}, {draft})")
         page = contexts[-1].new_page()
         watch(page)
-        page.goto(path or served.url)
+        page.goto(path or url)
         page.wait_for_selector("#sm-make, form[action*=login]")
         return page
 
