@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -9,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,8 +35,10 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 class Served:
     """A server process, and where it is."""
 
-    def __init__(self, data_dir: Path, *arguments: object) -> None:
+    def __init__(self, data_dir: Path, *arguments: object, login: str = "") -> None:
+        """`login`: the name and the password, with a colon between them, of somebody whom it lets in."""
         self.data_dir, self.arguments = data_dir, arguments
+        self.headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
         self.log = (data_dir.parent / f"{data_dir.name}.log").open("w+")
         self.start()
 
@@ -53,8 +55,7 @@ class Served:
 
     def wait_for_the_page(self) -> None:
         """Programs that ask for the page before it is made are answered when it is."""
-        with contextlib.suppress(urllib.error.HTTPError):  # those who have not signed in
-            urllib.request.urlopen(f"{self.url}theme.css", timeout=PATIENCE / 1000).close()
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}theme.css", headers=self.headers), timeout=PATIENCE / 1000).close()
 
     def film(self, **values: object) -> str:
         """The id of a film that is made. The first one waits until PyTorch is loaded, however long that takes."""

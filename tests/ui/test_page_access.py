@@ -21,7 +21,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     for name, *more in (("anna", "--admin"), ("ben",)):
         command = [sys.executable, "app.py", "user", "add", name, *more, "--data-dir", str(data)]
         subprocess.run(command, input=f"{name} has a password\n", text=True, check=True, cwd=ROOT, capture_output=True)
-    found = Served(data, "--users", data / "users.json")
+    found = Served(data, "--users", data / "users.json", login="anna:anna has a password")
     yield found
     found.close()
 
