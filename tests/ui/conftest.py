@@ -59,9 +59,9 @@ class Served:
 
     def film(self, **values: object) -> str:
         """The id of a film that is made. The first one waits until PyTorch is loaded, however long that takes."""
-        headers = {"Content-Type": "application/json", "Prefer": "wait=300"}
+        headers = {"Content-Type": "application/json", "Prefer": "wait=600"}
         request = urllib.request.Request(f"{self.url}api/films", json.dumps(SMALL | values).encode(), headers)
-        with urllib.request.urlopen(request, timeout=310) as answer:
+        with urllib.request.urlopen(request, timeout=620) as answer:
             made = json.load(answer)
         assert made["status"] == "succeeded", made
         return made["id"]
