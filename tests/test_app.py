@@ -19,6 +19,7 @@ import app
 
 ROOT = Path(__file__).parent.parent
 TINY = ("--checkpoint", "tiny_still.safetensors", "--motion-checkpoint", "tiny_motion.safetensors", "--width", "64", "--height", "48")
+PROMPT = "红色的船 🚢"
 QUICK = (*TINY, "--frames", "4", "--steps", "2", "--motion-steps", "2")
 
 
@@ -26,6 +27,16 @@ def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[st
     command = [sys.executable, str(ROOT / "app.py"), *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, **({"cwd": ROOT} | options))
+
+
+@pytest.fixture(scope="module")
+def shown(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a person sees who makes a film."""
+    data_dir = tmp_path_factory.mktemp("shown")
+    (data_dir / "models").symlink_to(tiny_models)
+    made = run("film", PROMPT, "--data-dir", data_dir, *QUICK)
+    assert made.returncode == 0, made.stderr
+    return made.stdout
 
 
 def test_help_needs_neither_torch_nor_a_second() -> None:
@@ -67,39 +78,27 @@ def test_an_error_is_a_json_document_too() -> None:
     assert failed.stderr.startswith("error: There is no file")
 
 
-def test_a_film_for_people_ends_with_files_seed_and_seconds(data_dir: Path) -> None:
-    made = run("film", "a boat", "--data-dir", data_dir, *QUICK)
-    assert made.returncode == 0, made.stderr
+def test_a_film_for_people_ends_with_files_seed_and_seconds(shown: str) -> None:
     assert re.search(
-        r"^PNG .*\nWEBP .*\nMP4 .*\nPOSTER .*\nJSON .*\nseed  still \d+, motion \d+\ntime  loading [\d.]+ s", made.stdout, re.MULTILINE
+        r"^PNG .*\nWEBP .*\nMP4 .*\nPOSTER .*\nJSON .*\nseed  still \d+, motion \d+\ntime  loading [\d.]+ s", shown, re.MULTILINE
     )
 
 
-def test_the_doctor_says_what_is_damaged_and_its_exit_code_tells(data_dir: Path) -> None:
+def test_the_doctor_says_what_is_damaged_and_its_exit_code_tells(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     well = run("doctor", "--data-dir", data_dir, "--json")
     assert well.returncode == 0, well.stderr
     assert {finding["level"] for finding in json.loads(well.stdout.splitlines()[-1])} <= {"ok", "note"}
     (data_dir / "models" / "checkpoints" / "cut.safetensors").write_bytes(b"\x00" * 40)
-    ill = run("doctor", "--data-dir", data_dir)
-    assert ill.returncode == 2
-    assert "BAD  cut.safetensors: " in ill.stdout
+    assert app.main(["doctor", "--data-dir", str(data_dir)]) == 2
+    assert "BAD  cut.safetensors: " in capsys.readouterr().out
 
 
-def test_the_data_directory_may_come_from_the_environment(data_dir: Path, tmp_path: Path) -> None:
-    made = subprocess.run(
-        [sys.executable, str(ROOT / "app.py"), "film", "a boat", *QUICK, "--quiet"],
-        env=os.environ | {"STILLMOTION_DATA_DIR": str(data_dir)}, cwd=tmp_path, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert not made.stderr
-    assert len(list((data_dir / "output").iterdir())) == 5
-
-
-def test_a_picture_takes_the_place_of_stage_one(data_dir: Path, tmp_path: Path) -> None:
+def test_a_picture_takes_the_place_of_stage_one(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "mine.png")
-    made = run("film", "--image", tmp_path / "mine.png", "--data-dir", data_dir, *TINY[2:], "--frames", 4, "--motion-steps", 2, "--json")
-    assert made.returncode == 0, made.stderr
-    document = json.loads(made.stdout.splitlines()[-1])
+    given = ["film", "--image", str(tmp_path / "mine.png"), "--data-dir", str(data_dir), *TINY[2:], "--frames", "4"]
+    assert app.main([*given, "--motion-steps", "2", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(document["seeds"]) == {"motion"}
     assert "still" not in document["seconds"]
     with Image.open(data_dir / "input" / "mine.png") as given:
@@ -159,28 +158,29 @@ def test_bad_input_to_a_real_process_is_the_same() -> None:
     assert done.stderr == "error: --frames is 0, but must be 1 to 4 096. Use 1.\n"
 
 
-def test_an_output_folder_that_cannot_be_written_is_said_so_before_the_work(data_dir: Path) -> None:
+def test_an_output_folder_that_cannot_be_written_is_said_so_before_the_work(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data_dir / "output").write_text("a file is in the way")
-    done = run("film", "a", "--data-dir", data_dir, *QUICK)
-    assert done.returncode == 2
-    assert "Cannot write in" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert app.main(["film", "a", "--data-dir", str(data_dir), *QUICK]) == 2
+    said = capsys.readouterr().err
+    assert "Cannot write in" in said
+    assert said.count("\n") == 1
 
 
-def test_whoever_reads_the_output_may_stop_reading(data_dir: Path) -> None:
-    command = f"{sys.executable} app.py film a --json --quiet --data-dir {data_dir} {' '.join(QUICK)} | true; exit ${{PIPESTATUS[0]}}"
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+def test_whoever_reads_the_output_may_stop_reading_and_the_environment_may_say_where_the_data_is(data_dir: Path, tmp_path: Path) -> None:
+    command = f"{sys.executable} {ROOT / 'app.py'} film a --json --quiet {' '.join(QUICK)} | true; exit ${{PIPESTATUS[0]}}"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    environment |= {"OMP_NUM_THREADS": "1", "STILLMOTION_DATA_DIR": str(data_dir)}
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
+    assert len(list((data_dir / "output").iterdir())) == 5
 
 
-def test_a_prompt_in_any_script_is_read_back_in_any_encoding(data_dir: Path) -> None:
-    made = run("film", "红色的船 🚢", "--data-dir", data_dir, *QUICK, "--json")
-    path = json.loads(made.stdout)["files"]["mp4"]
+def test_a_prompt_in_any_script_is_read_back_in_any_encoding(shown: str) -> None:
+    path = re.search(r"^MP4 +(.*)$", shown, re.MULTILINE)[1]
     for encoding in ("utf-8", "ascii", "latin-1"):
         environment = os.environ | {"PYTHONIOENCODING": encoding}
         done = subprocess.run([sys.executable, "app.py", "read", path], cwd=ROOT, capture_output=True, check=True, env=environment)
-        assert json.loads(done.stdout.decode(encoding))["stillmotion"]["still"]["prompt"] == "红色的船 🚢"
+        assert json.loads(done.stdout.decode(encoding))["stillmotion"]["still"]["prompt"] == PROMPT
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

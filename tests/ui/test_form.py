@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,15 @@ import gradio as gr
 import pytest
 
 from api import films
+from api.job_context import JobApi
+from jobs.progress import Board
+from jobs.store import JobStore
+from ui.endpoints import Endpoints
 from ui.form import FormState, draw_fields, given_values, label_of
+from ui.page import make_page
 from workflows.folders import Folders
 from workflows.nodes import catalog
 from workflows.templates import templates
-
-ROOT = Path(__file__).parents[2]
 
 
 def document(name: str, data_dir: Path, language: str = "en") -> dict[str, Any]:
@@ -90,13 +92,11 @@ def test_labels_name_what_experts_know_beside_the_plain_words() -> None:
 
 
 def test_gradio_remembers_some_hundred_sessions_only(tmp_path: Path) -> None:
-    """In a process of its own, since a whole page leaves event loops open."""
-    code = (
-        "import sys; from pathlib import Path; from api.job_context import JobApi; from jobs.progress import Board;"
-        "from jobs.store import JobStore; from workflows.nodes import catalog; from ui.endpoints import Endpoints;"
-        "from ui.page import make_page;"
-        "folder = Path(sys.argv[1]); api = JobApi(JobStore(folder / 'jobs.sqlite'), Board(), catalog(), folder);"
-        "page = make_page(api, Endpoints(api)); print(page.state_session_capacity, page._queue.max_thread_count)"
-    )
-    told = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert told.split() == ["300", "1000"]
+    with closing(JobStore(tmp_path / "jobs.sqlite")) as store:
+        api = JobApi(store, Board(), catalog(), tmp_path)
+
+        async def make() -> gr.Blocks:  # in a loop, as above
+            return make_page(api, Endpoints(api))
+
+        page = asyncio.run(make())
+    assert (page.state_session_capacity, page._queue.max_thread_count) == (300, 1000)

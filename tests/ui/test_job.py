@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from jobs import database
 from jobs.job import Failure, Job, Outcome, Output, Submission
 from pipelines.encode import save_png, save_video
-from tests.api.house import House, living, until
-from tests.ui.conftest import SMALL, Visit
-from ui.page import add_page
+from tests.api.house import House
+from tests.ui.conftest import SMALL, Visit, page_house
 from workflows.templates import fill, find_template
 
 pytestmark = pytest.mark.demo
@@ -42,11 +40,9 @@ LISTEN = """() => {
 def served(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """Nothing runs, but what tests let run."""
     folder = tmp_path_factory.mktemp("results")
-    with pytest.MonkeyPatch.context() as patch, living(folder, page=add_page) as house:
-        patch.setattr(database, "_SYNCHRONOUS", "OFF")
+    with page_house(folder) as house:
         house.service.store.pause()
         house.files = files(folder / "output")
-        until(lambda: house.get("/theme.css").status_code == 200, 60)
         yield house
 
 

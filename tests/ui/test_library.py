@@ -193,12 +193,8 @@ def test_two_play_in_step_and_their_likeness_is_told(visit: Visit) -> None:
 
 def test_a_film_that_is_verified_comes_out_the_same(visit: Visit, served: Served) -> None:
     page = library(visit)
-    asked = {"prompt": "A red boat on the sea", **SMALL}
-    made = page.request.post(
-        f"{served.url}/api/films".replace("//api", "/api"), data=asked, headers={"Prefer": "wait=100"}, timeout=120_000
-    )
-    assert made.json()["status"] == "succeeded"
-    poster = page.locator(f"[data-job='{made.json()['id']}'] .sm-poster")
+    made = served.film(prompt="A red boat on the sea")
+    poster = page.locator(f"[data-job='{made}'] .sm-poster")
     expect(poster).to_be_visible()  # it came while one looked
     poster.click()
     page.click("[data-act=verify]")

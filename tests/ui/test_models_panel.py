@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, expect
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
+from api.job_context import JobApi
 from jobs import database
 from pipelines.hub import HubSettings
 from pipelines.model_files import BUNDLED, DEMO_MOTION
@@ -41,11 +42,10 @@ window.shown("models", {});
 </script>"""
 
 
-def with_panel(app: Any) -> Any:
+def with_panel(app: FastAPI, api: JobApi) -> None:
     app.add_route("/", lambda request: HTMLResponse(FRAME), methods=["GET"])
     app.add_route("/page/texts.json", lambda request: JSONResponse(words()), methods=["GET"])
     app.mount("/page", StaticFiles(directory=ASSETS / "page"))
-    return app
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def hub() -> Iterator[HubServer]:
 @pytest.fixture
 def panel(browser: Browser, hub: HubServer, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     monkeypatch.setattr(database, "_SYNCHRONOUS", "OFF")
-    with living(data_dir, works=False, no_auth=True, add_page=with_panel, hub=HubSettings(hub.url)) as house:
+    with living(data_dir, works=False, no_auth=True, page=with_panel, hub=HubSettings(hub.url)) as house:
         page = browser.new_page(locale="en-US")
         wrong: list[str] = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
