@@ -3,6 +3,7 @@
 form.py       the fields, from a template's declaration
 endpoints.py  what `gradio_client` calls
 words.py      what is said, in two languages
+sentences.py  what the server says, in Chinese
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from api.users import User
 from ui.create import OWN, Creator
 from ui.endpoints import Endpoints
 from ui.form import FormState, draw_fields, given_values
+from ui.sentences import server_words
 from ui.theme import THEME
 from ui.words import say, words
 
@@ -48,7 +50,7 @@ _AT_START = """() => {
 
 def add_page(app: FastAPI, api: JobApi) -> None:
     """The page under "/", and its files."""
-    app.add_route("/page/texts.json", lambda request: JSONResponse(words()), methods=["GET"])
+    app.add_route("/page/texts.json", lambda request: JSONResponse(words() | {"server": server_words()}), methods=["GET"])
     app.mount("/page", StaticFiles(directory=ASSETS / "page"))
     app.mount("/examples", StaticFiles(directory=ASSETS / "examples"))
     logging.getLogger("httpx").setLevel(logging.WARNING)

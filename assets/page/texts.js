@@ -1,14 +1,17 @@
 // What the page says, in the language of the person: the one that was chosen here, or the browser's.
 
+import { speaker } from "./sentences.js";
 import { server } from "./server.js";
 
 const KEPT = "stillmotion.language";
 const listeners = new Set();
 let words = { en: {}, zh: {} };
+let speakers = {}; // of what the server says
 let current = chosen();
 
 export async function loadTexts() {
   words = await server.get("page/texts.json");
+  speakers = Object.fromEntries(["en", "zh"].map((one) => [one, speaker(words.server[one])]));
   document.documentElement.lang = current === "zh" ? "zh-CN" : "en";
 }
 
@@ -41,6 +44,9 @@ export function say(key, values = {}) {
   }
   return text.replace(/\{(\w+)\}/g, (all, name) => (name in values ? String(values[name]) : all));
 }
+
+export const sentence = (text) => speakers[current].sentence(text);
+export const sayError = (error) => speakers[current].error(error);
 
 export const sayOf = (titles) => titles?.[current] ?? titles?.en ?? "";
 

@@ -23,7 +23,7 @@ DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 SMALL = {"width": 64, "height": 64, "frames": 3, "steps": 2, "motion_steps": 2}  # a film within seconds
 LONG = SMALL | {"steps": 400}  # time enough to look at it while it runs
 expect.set_options(timeout=60_000)  # a busy machine loads PyTorch for a while
-_ASKED = ("/api/open", "/api/films", "/api/films/batch")
+_ASKED = ("/api/open", "/api/films", "/api/films/batch", "/api/jobs/nonsense")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 

@@ -219,6 +219,26 @@ def test_a_table_is_counted_and_its_wrong_rows_are_named(visit: Visit, served: H
     expect(page.locator(".sm-toast.sm-bad")).to_contain_text("caf.csv is not in UTF-8")
 
 
+def test_a_table_that_is_pasted_is_a_table_and_a_prompt_with_commas_is_none(visit: Visit, served: House) -> None:
+    page, rows = opened(visit)
+    page.click(".sm-many summary")
+    make, said = page.locator(".sm-many .sm-primary"), page.locator(".sm-many-table")
+    page.fill("#sm-many-text", "a boat, sea, sun\nprompt for a car, 3, 5")
+    expect(make).to_have_text("Make films (2)")
+    expect(said).to_be_hidden()
+    page.fill("#sm-many-text", '\nprompt;frames\n"a boat, sea";3\na car;5\n')
+    expect(make).to_have_text("Make films (2)")
+    expect(said).to_contain_text("This is a table")
+    make.click()
+    expect(rows).to_have_count(3)
+    made = [served.service.store.get(one) for one in ids(rows)[1:]]
+    assert [(job.title, job.workflow["16"]["inputs"]["video_frames"]) for job in made] == [("a boat, sea", 3), ("a car", 5)]
+    page.click("button:has-text('中文')")
+    page.fill("#sm-many-text", "prompt,framse\na boat,3")
+    make.click()
+    expect(page.locator(".sm-many-wrong")).to_have_text("第 1 行: 没有列 'framse'。是否要用 'frames'？", use_inner_text=True, timeout=8000)
+
+
 def test_a_phone_needs_no_dragging(visit: Visit, served: House) -> None:
     a, b = (served.film(title)["id"] for title in "ab")
     page, rows = opened(visit, viewport=PHONE, is_mobile=True, has_touch=True)
