@@ -1,6 +1,6 @@
 """The server's own sentences in the language of the page. Jobs, files and programs keep them in English; the page shows them through
-`texts/server_zh.json`: `sentences` by the English one with gaps, as it stands where it is raised, and `codes` for every error whose sentence
-is not among them. `assets/page/sentences.js` does the same in the browser.
+`texts/server_zh.json`: `sentences` by the English one with gaps, as it stands where it is raised, and `codes` for every error whose
+sentence is not among them. `assets/page/sentences.js` does the same in the browser.
 
 A gap `{name}` takes any text, which is put into the language too if it is known; `{name!r}` one in quotes, as Python's `repr` writes it.
 """

@@ -82,6 +82,7 @@ function toast(text, { undo, undoText, isBad = false } = {}) {
   if (undo) line.append(el("button", { class: "sm-button sm-quiet", on: { click: () => (undo(), close()) } }, undoText ?? say("undo")));
   line.append(el("button", { class: "sm-button sm-quiet", "aria-label": say("close"), on: { click: close } }, "×"));
   place.append(line);
+  while (place.children.length > 2) place.firstElementChild.remove(); // they stay where the header is
   setTimeout(close, undo || isBad ? 12000 : 5000);
 }
 

@@ -236,7 +236,21 @@ def test_a_table_that_is_pasted_is_a_table_and_a_prompt_with_commas_is_none(visi
     page.click("button:has-text('中文')")
     page.fill("#sm-many-text", "prompt,framse\na boat,3")
     make.click()
-    expect(page.locator(".sm-many-wrong")).to_have_text("第 1 行: 没有列 'framse'。是否要用 'frames'？", use_inner_text=True, timeout=8000)
+    expect(page.locator(".sm-many-wrong li").first).to_have_text("第 1 行: 没有列 'framse'。是否要用 'frames'？")
+
+
+def test_what_was_used_is_told_where_somebody_asks(visit: Visit, served: House) -> None:
+    served.gpu.go.set()
+    for title in "ab":
+        served.film(title, wait=10)
+    page = queue(visit)
+    used = page.locator(".sm-usage")
+    expect(used.locator("table")).to_have_count(0)
+    used.locator("summary").click()
+    expect(used.locator(".sm-sum td").nth(1)).to_have_text("3")
+    with page.expect_download() as saved:
+        used.locator("a").click()
+    assert saved.value.path().read_text().startswith("owner,day,runs,seconds\n,")
 
 
 def test_a_phone_needs_no_dragging(visit: Visit, served: House) -> None:

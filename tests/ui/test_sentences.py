@@ -12,10 +12,8 @@ from pathlib import Path
 
 import pytest
 
-import api.calls
-import api.comfy_context
-import api.error_answers
-import workflows.graph  # noqa: F401 all of them declare errors
+import api.calls  # with the next, all that declares errors
+import api.server  # noqa: F401
 from api.films import BadFields
 from errors import InputError, MemoryExhaustedError, StillmotionError, UnknownJobError, UnknownNameError
 from ui.sentences import error_text, sentence, server_words
@@ -102,7 +100,9 @@ def test_both_speakers_say_the_same() -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("no node on this machine; the browser's tests say a few of them")
-    told = [english for english, _ in SAID] + [re.sub(r"\{\w+\}", "some thing", re.sub(r"\{\w+!r\}", "'a'", one)) for one in ZH["sentences"]]
+    told = [english for english, _ in SAID] + [
+        re.sub(r"\{\w+\}", "some thing", re.sub(r"\{\w+!r\}", "'a'", one)) for one in ZH["sentences"]
+    ]
     script = f"""import {{ speaker }} from {json.dumps((ROOT / "assets" / "page" / "sentences.js").as_uri())};
     const {{ sentence }} = speaker({json.dumps(ZH)});
     console.log(JSON.stringify({json.dumps(told)}.map(sentence)));"""
