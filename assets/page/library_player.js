@@ -117,7 +117,7 @@ export function player(page, hooks) {
     replace(way, el("button", { class: "sm-button sm-quiet", "data-act": "close", on: { click: hooks.close } }, `← ${say("library.back")}`), el("span", { class: "sm-space" }),
       el("button", { class: "sm-button", "data-act": "before", "aria-label": say("library.before"), on: { click: () => step(-1) } }, "‹"),
       el("button", { class: "sm-button", "data-act": "after", "aria-label": say("library.after"), on: { click: () => step(1) } }, "›"));
-    replace(side, el("h2", { class: "sm-title" }, titleOf(page, job)), facts(), tags(), el("div", { class: "sm-row" }, actions()), check, el("div", { class: "sm-row" }, files()), unfolding());
+    replace(side, el("h2", { class: "sm-title" }, titleOf(page, job)), facts(), tags(), el("div", { class: "sm-row" }, actions()), check, el("div", { class: "sm-row sm-files" }, files()), unfolding());
     drawCheck();
     if (focus) element.querySelector(`[data-act="${focus}"]`)?.focus();
   }
