@@ -20,7 +20,7 @@ from api.users import User
 from errors import StillmotionError
 from ui.form import PACES, SOURCES, FormState, title_of
 from ui.sentences import error_text, sentence
-from ui.words import known, say
+from ui.words import duration, known, say
 from workflows.opening import open_workflow
 from workflows.templates import Template, all_templates, find_template
 
@@ -162,14 +162,6 @@ def cost_parts(found: Mapping[str, Any], language: str) -> list[str]:
     if found["memory_bytes"]:
         parts.append(say(language, "estimate.memory", gib=f"{found['memory_bytes'] / 2**30:.1f}"))
     return parts
-
-
-def duration(seconds: float, language: str) -> str:
-    if seconds < 90:
-        return say(language, "time.seconds", count=max(1, round(seconds)))
-    if seconds < 5400:
-        return say(language, "time.minutes", count=round(seconds / 60))
-    return say(language, "time.hours", count=f"{seconds / 3600:.1f}")
 
 
 def lack_text(lack: Mapping[str, str], language: str) -> str:

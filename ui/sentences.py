@@ -7,14 +7,13 @@ A gap `{name}` takes any text, which is put into the language too if it is known
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from errors import StillmotionError
+from ui.words import read_texts
 
 _GAP = re.compile(r"\{(\w+)(!r)?\}")
 _QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
@@ -23,7 +22,7 @@ _QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 @cache
 def server_words() -> dict[str, dict[str, Any]]:
     """By language: `codes`, `sentences`, and the `stop` that ends one."""
-    return {"zh": json.loads((Path(__file__).parent / "texts" / "server_zh.json").read_text("utf-8"))}
+    return {"zh": read_texts("server_zh")}
 
 
 def sentence(text: str, language: str) -> str:

@@ -54,9 +54,8 @@ const count = (value, digits = 0) => new Intl.NumberFormat(current, { maximumFra
 
 export const seconds = (value) => {
   if (value === null || value === undefined) return "";
-  if (value < 90) return say("time.seconds", { count: count(Math.max(1, Math.round(value))) });
-  if (value < 5400) return say("time.minutes", { count: count(Math.round(value / 60)) });
-  return say("time.hours", { count: count(value / 3600, 1) });
+  const { text, unit, digits } = words.durations.find((one) => one.below === null || value < one.below);
+  return say(text, { count: count(Math.max(1, value / unit), digits) });
 };
 
 export const bytes = (value) => {

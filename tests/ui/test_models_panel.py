@@ -19,7 +19,7 @@ from tests.api.house import living
 from tests.pipelines.headers import LORA, SD1, write_header
 from tests.pipelines.hub_server import HubServer, hub_server
 from ui.sentences import server_words
-from ui.words import words
+from ui.words import read_texts, words
 
 ASSETS = Path(__file__).parents[2] / "assets"
 MODEL = (BUNDLED / DEMO_MOTION).read_bytes()
@@ -44,7 +44,7 @@ window.shown("models", {});
 
 def with_panel(app: Any, api: Any) -> None:
     app.add_route("/", lambda request: HTMLResponse(FRAME), methods=["GET"])
-    texts = words() | {"server": server_words()}
+    texts = words() | {"server": server_words(), "durations": read_texts("durations")}
     app.add_route("/page/texts.json", lambda request: JSONResponse(texts), methods=["GET"])
     app.mount("/page", StaticFiles(directory=ASSETS / "page"))
 

@@ -99,7 +99,7 @@ def test_what_is_wrong_is_said_before_anything_begins_and_covers_nothing(visit: 
     page = visit(values=SMALL | {"seed": "seven"}, **device)
     page.click("#sm-make")
     toast = page.locator(".sm-toast.sm-bad")
-    expect(toast).to_contain_text("seed")
+    expect(toast).to_contain_text("Seed of the still")
     expect(page.locator("#sm-field-prompt textarea")).to_be_visible()
     place = toast.bounding_box()
     needed = page.locator("#sm-make, #sm-nav a, #sm-form textarea, #sm-form input, #sm-job").all()
