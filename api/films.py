@@ -66,7 +66,11 @@ def _plainly(problem: Mapping[str, Any]) -> str:
         case "value_bigger_than_max":
             return f"{value} is more than {config[1].get('max')}, the most there can be"
         case "value_not_in_list":
-            return details.partition(": ")[2].replace(" not in ", " is none of ", 1).replace(" is none of []", " is not there")
+            shown, _, names = details.partition(": ")[2].partition(" not in ")
+            names, _, near = names.removesuffix("?").partition(". Did you mean ")
+            if names == "[]":
+                return f"{shown} is not there"
+            return f"{shown} is none of {names}. Did you mean {near}?" if near else f"{shown} is none of {names}"
         case "custom_validation_failed":
             return details.partition(" - ")[2]
         case _:

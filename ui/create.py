@@ -19,7 +19,8 @@ from api.opening import estimated
 from api.users import User
 from errors import StillmotionError
 from ui.form import PACES, SOURCES, FormState, title_of
-from ui.words import known, say
+from ui.sentences import error_text, sentence
+from ui.words import duration, known, say
 from workflows.opening import open_workflow
 from workflows.templates import Template, all_templates, find_template
 
@@ -79,7 +80,8 @@ class Creator:
         parts = [f"<p>{html.escape(say(language, 'open.foreign'))}</p>"]
         parts += [f'<p class="sm-bad">{html.escape(say(language, "open.missing"))}</p>'] if lines else []
         parts += [f"<ul>{_items(lines)}</ul>"] if lines else []
-        parts += [f"<ul>{_items(state.opened['notes'])}</ul>"] if state.opened["notes"] else []
+        notes = [sentence(one, language) for one in state.opened["notes"]]
+        parts += [f"<ul>{_items(notes)}</ul>"] if notes else []
         return f'<div class="sm-opened">{"".join(parts)}</div>'
 
     def estimate_line(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
@@ -91,22 +93,26 @@ class Creator:
         except StillmotionError as error:
             if state.template == OWN and state.opened and state.opened["missing"] and isinstance(error, films.BadFields):
                 return html.escape(say(state.language, "form.lacks"))  # it stands above already
-            return f'<span class="sm-bad">{html.escape(say(state.language, "form.cannot", reason=error.message))}</span>'
+            return f'<span class="sm-bad">{html.escape(say(state.language, "form.cannot", reason=self._error(state, user, error)))}</span>'
         parts = list(cost_parts(found, state.language))
-        warnings = "".join(f"<br>{html.escape(line)}" for line in found["warnings"])
+        warnings = "".join(f"<br>{html.escape(sentence(line, state.language))}" for line in found["warnings"])
         return html.escape(" · ".join(parts)) + warnings
 
     def submit(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
         if lacks := self._lacks(state, user, values):
-            return message("failed", code="bad_input", message=lacks, hint="")
+            return message("failed", text=lacks)
         body = self._request(state, values)
         try:
             submission, _ = checked(self.api, wish(self.api, body, user), body, user)
             job = self.api.store.submit(submission)
         except StillmotionError as error:
-            hint = "" if isinstance(error, films.BadFields) else error.hint  # which is for programs
-            return message("failed", code=error.code, message=error.message, hint=hint)
+            return message("failed", text=self._error(state, user, error))
         return message("submitted", jobs=[job.id])
+
+    def _error(self, state: FormState, user: User, error: StillmotionError) -> str:
+        """In the person's language, with the names of the form."""
+        titles = {one.name: title_of({"title": one.title}, state.language) for one in self._template(state, user).fields().values()}
+        return error_text(error, state.language, titles)
 
     def _lacks(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
         """What a person has to choose first, if there is something."""
@@ -158,18 +164,10 @@ def cost_parts(found: Mapping[str, Any], language: str) -> list[str]:
     return parts
 
 
-def duration(seconds: float, language: str) -> str:
-    if seconds < 90:
-        return say(language, "time.seconds", count=max(1, round(seconds)))
-    if seconds < 5400:
-        return say(language, "time.minutes", count=round(seconds / 60))
-    return say(language, "time.hours", count=f"{seconds / 3600:.1f}")
-
-
 def lack_text(lack: Mapping[str, str], language: str) -> str:
     """What is missing, where it belongs, and the nearest that is there."""
     if lack["kind"] not in ("node", "model", "picture") or not lack["name"]:
-        return lack["text"]
+        return sentence(lack["text"], language)
     text = say(language, f"missing.{lack['kind']}", name=lack["name"], folder=lack["folder"])
     return text + (say(language, "missing.nearest", name=lack["nearest"]) if lack["nearest"] else "")
 

@@ -3,6 +3,7 @@
 form.py       the fields, from a template's declaration
 endpoints.py  what `gradio_client` calls
 words.py      what is said, in two languages
+sentences.py  what the server says, in Chinese
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from api.users import User
 from ui.create import OWN, Creator
 from ui.endpoints import Endpoints
 from ui.form import FormState, draw_fields, given_values
+from ui.sentences import server_words
 from ui.theme import THEME
-from ui.words import say, words
+from ui.words import read_texts, say, words
 
 ASSETS = Path(__file__).parent.parent / "assets"
 _STYLES = ("page", "queue", "library", "models")
@@ -39,16 +41,19 @@ _BRIDGE = """
 element.addEventListener('stillmotion', (event) => trigger('command', event.detail));
 watch('value', () => window.stillmotion.heard(props.value));
 """
-_AT_START = """() => {
-  const kept = localStorage.getItem("stillmotion.language");
-  const wanted = [kept, ...(navigator.languages ?? [])].map((one) => (one ?? "").slice(0, 2).toLowerCase());
-  return [wanted.find((one) => one === "en" || one === "zh") ?? "en", sessionStorage.getItem("stillmotion.draft") ?? ""];
+_AT_START = """async () => {
+  const { language } = await import(new URL("page/texts.js", document.baseURI));
+  return [language(), sessionStorage.getItem("stillmotion.draft") ?? ""];
 }"""
 
 
 def add_page(app: FastAPI, api: JobApi) -> None:
     """The page under "/", and its files."""
-    app.add_route("/page/texts.json", lambda request: JSONResponse(words()), methods=["GET"])
+    app.add_route(
+        "/page/texts.json",
+        lambda request: JSONResponse(words() | {"server": server_words(), "durations": read_texts("durations")}),
+        methods=["GET"],
+    )
     app.mount("/page", StaticFiles(directory=ASSETS / "page"))
     app.mount("/examples", StaticFiles(directory=ASSETS / "examples"))
     logging.getLogger("httpx").setLevel(logging.WARNING)

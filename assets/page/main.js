@@ -7,7 +7,7 @@ import { mount as mountModels } from "./models.js";
 import { mount as mountOpen } from "./open.js";
 import { badge, mount as mountQueue } from "./queue.js";
 import { server } from "./server.js";
-import { bytes, language, loadTexts, onLanguage, say, sayOf, seconds, setLanguage } from "./texts.js";
+import { bytes, language, loadTexts, onLanguage, say, sayError, sayOf, seconds, sentence, setLanguage } from "./texts.js";
 
 const VIEWS = ["create", "queue", "library", "models"];
 const THEME = "stillmotion.theme";
@@ -16,7 +16,7 @@ let about = {};
 const viewListeners = new Set();
 
 const page = {
-  server, say, sayOf, seconds, bytes, language, onLanguage, el, replace,
+  server, say, sayError, sayOf, sentence, seconds, bytes, language, onLanguage, el, replace,
   view: "create",
   user: () => about.user,
   show,
@@ -31,7 +31,7 @@ const page = {
   put: (template, values) => tell("put", { template, values }), // what else was typed stays
   animate: (job, output) => page.put("still_to_film", { image: place(output) }),
   toast,
-  fail: (error) => (error.code === "connection_lost" ? undefined : toast([error.message, error.hint].filter(Boolean).join(" "), { isBad: true })),
+  fail: (error) => (error.code === "connection_lost" ? undefined : toast(sayError(error) || say("server.answered", { status: error.status }), { isBad: true })),
 };
 
 const DRAFT = "stillmotion.draft"; // what is being written, for as long as the tab is there
@@ -52,7 +52,7 @@ window.stillmotion = {
     if (!message) return;
     const { kind, ...data } = JSON.parse(message);
     if (kind === "submitted") show("create", { job: data.jobs[0], isNew: true });
-    if (kind === "failed") page.fail(data);
+    if (kind === "failed") toast(data.text, { isBad: true });
     if (kind === "note") toast(say(data.key));
   },
 };
@@ -62,6 +62,7 @@ function show(view, { job, isNew = false, count = 1 } = {}) {
   document.body.dataset.view = page.view;
   const address = new URL(location.href);
   if (job) address.searchParams.set("job", job);
+  if (job === null) address.searchParams.delete("job");
   address.hash = page.view === "create" ? "" : page.view;
   history.replaceState(null, "", address.href.replace(/#$/, ""));
   document.querySelectorAll("#sm-nav [data-view]").forEach((link) => mark(link));
@@ -81,6 +82,7 @@ function toast(text, { undo, undoText, isBad = false } = {}) {
   if (undo) line.append(el("button", { class: "sm-button sm-quiet", on: { click: () => (undo(), close()) } }, undoText ?? say("undo")));
   line.append(el("button", { class: "sm-button sm-quiet", "aria-label": say("close"), on: { click: close } }, "×"));
   place.append(line);
+  while (place.children.length > 2) place.firstElementChild.remove(); // they stay where the header is
   setTimeout(close, undo || isBad ? 12000 : 5000);
 }
 

@@ -291,6 +291,11 @@ def test_usage_is_counted(house: House) -> None:
     assert found["usage"][0]["runs"] >= 1
     assert house.get("/api/usage?since=2999-01-01").json() == {"usage": [], "seconds": 0}
     assert house.get("/api/usage?since=yesterday").status_code == 400
+    table = house.get("/api/usage.csv")
+    assert table.headers["content-type"].startswith("text/csv")
+    assert table.text.splitlines()[0] == "owner,day,runs,seconds"
+    assert table.text.splitlines()[1].startswith(f",{found['usage'][0]['day']},")
+    assert house.get("/api/usage.csv?since=2999-01-01").text == "owner,day,runs,seconds\n"
 
 
 def test_a_full_queue_says_when_to_come_back(tmp_path: Path, fast_disk: None) -> None:
@@ -326,6 +331,8 @@ def test_users_see_and_touch_their_own_alone_and_an_admin_all(tmp_path: Path, fa
         assert {one["owner"] for one in house.get("/api/jobs", token=ada).json()["jobs"]} == {"bo", "cy"}
         assert {one["owner"] for one in house.get("/api/jobs?owner=bo", token=ada).json()["jobs"]} == {"bo"}
         assert {one["owner"] for one in house.get("/api/usage?owner=bo", token=cy).json()["usage"]} == {"cy"}
+        owners = {who: [line.split(",")[0] for line in house.get("/api/usage.csv", token=who).text.splitlines()[1:]] for who in (ada, cy)}
+        assert owners == {ada: ["bo", "cy"], cy: ["cy"]}
         assert house.job(job["id"], token=ada)["title"] == "bo's"
         assert house.get("/api/jobs").status_code == 401
 

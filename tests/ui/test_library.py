@@ -201,3 +201,10 @@ def test_a_film_that_is_verified_comes_out_the_same(visit: Visit, served: Served
     expect(page.locator(".sm-player-check")).to_have_text("Identical: every pixel of every frame.")
     page.keyboard.press("Escape")
     assert titles(page)[:2] == ["A red boat on the sea", "boat 0"]  # the second one is not kept
+
+
+def test_films_stand_on_the_pages_own_background() -> None:
+    """Black bars are no part of a film."""
+    style = (Path(__file__).parents[2] / "assets" / "page" / "library.css").read_text("utf-8")
+    grounds = re.findall(r"^\.sm-(?:player-media|compare figure video)\b[^{]*\{[^}]*background: ([^;]*);", style, re.MULTILINE)
+    assert grounds == ["var(--sm-raised)"] * 2

@@ -19,7 +19,8 @@ from pipelines.model_files import BUNDLED, DEMO_MOTION
 from tests.api.house import living
 from tests.pipelines.headers import LORA, SD1, write_header
 from tests.pipelines.hub_server import HubServer, hub_server
-from ui.words import words
+from ui.sentences import server_words
+from ui.words import read_texts, words
 
 ASSETS = Path(__file__).parents[2] / "assets"
 MODEL = (BUNDLED / DEMO_MOTION).read_bytes()
@@ -44,7 +45,8 @@ window.shown("models", {});
 
 def with_panel(app: FastAPI, api: JobApi) -> None:
     app.add_route("/", lambda request: HTMLResponse(FRAME), methods=["GET"])
-    app.add_route("/page/texts.json", lambda request: JSONResponse(words()), methods=["GET"])
+    texts = words() | {"server": server_words(), "durations": read_texts("durations")}
+    app.add_route("/page/texts.json", lambda request: JSONResponse(texts), methods=["GET"])
     app.mount("/page", StaticFiles(directory=ASSETS / "page"))
 
 
@@ -120,6 +122,18 @@ def test_a_download_from_the_question_to_the_model(panel: Page, hub: HubServer, 
     assert (data_dir / "models" / "checkpoints" / XT).read_bytes() == MODEL
 
 
+def test_a_model_whose_download_failed_keeps_its_card(panel: Page, hub: HubServer) -> None:
+    """It says what went wrong, and is tried again from there."""
+    hub.gated.add("stabilityai/stable-video-diffusion-img2vid-xt")
+    card = panel.get_by_role("region", name="For motion").locator(".sm-card", has_text=f"checkpoints/{XT}")
+    card.get_by_role("button", name="Download").click()
+    card.get_by_role("button", name="Yes, download").click()
+    expect(card).to_contain_text("is not open to everybody")
+    hub.gated.clear()
+    card.get_by_role("button", name="Try again").click()
+    expect(card).to_contain_text("complete")
+
+
 def test_what_goes_wrong_says_what_to_do(panel: Page, hub: HubServer) -> None:
     hub.gated.add("ann/models")
     panel.locator(".sm-models-more summary").click()
@@ -127,6 +141,9 @@ def test_what_goes_wrong_says_what_to_do(panel: Page, hub: HubServer) -> None:
     panel.get_by_label("File").fill("boat.safetensors")
     panel.locator(".sm-models-more button").click()
     expect(panel.get_by_role("alert")).to_contain_text("set HF_TOKEN")
+    panel.evaluate("setLanguage('zh')")
+    expect(panel.get_by_role("alert")).to_contain_text("ann/models 不对所有人开放。 请先在")
+    panel.evaluate("setLanguage('en')")
     panel.get_by_role("button", name="Remove what came: boat.safetensors").click()
     expect(panel.locator(".sm-models-downloads .sm-card")).to_have_count(0)
     panel.get_by_label("Repository").fill("nonsense")

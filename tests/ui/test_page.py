@@ -94,8 +94,21 @@ def test_another_template_keeps_what_both_have_and_is_remembered(visit: Visit) -
     expect(page.locator("#sm-field-frames input")).to_have_value("9")
 
 
-def test_what_is_wrong_is_said_before_anything_begins(visit: Visit) -> None:
-    page = visit(values=SMALL | {"seed": "seven"})
+@pytest.mark.parametrize("device", [{}, {"viewport": PHONE, "is_mobile": True, "has_touch": True}], ids=["desk", "phone"])
+def test_what_is_wrong_is_said_before_anything_begins_and_covers_nothing(visit: Visit, device: dict) -> None:
+    page = visit(values=SMALL | {"seed": "seven"}, **device)
     page.click("#sm-make")
-    expect(page.locator(".sm-toast.sm-bad")).to_contain_text("seed")
+    toast = page.locator(".sm-toast.sm-bad")
+    expect(toast).to_contain_text("Seed of the still")
     expect(page.locator("#sm-field-prompt textarea")).to_be_visible()
+    place = toast.bounding_box()
+    needed = page.locator("#sm-make, #sm-nav a, #sm-form textarea, #sm-form input, #sm-job").all()
+    boxes = [box for one in needed if (box := one.bounding_box())]
+    assert [box for box in boxes if box["y"] < place["y"] + place["height"] and box["x"] < place["x"] + place["width"]
+            and place["y"] < box["y"] + box["height"] and place["x"] < box["x"] + box["width"]] == []  # fmt: skip
+
+
+def test_what_is_wrong_is_said_in_chinese(visit: Visit) -> None:
+    page = visit(values=SMALL | {"seed": "seven"}, locale="zh-CN")
+    page.click("#sm-make")
+    expect(page.locator(".sm-toast.sm-bad")).to_contain_text("'seven' 不是整数。")

@@ -242,6 +242,40 @@ def test_a_table_is_counted_and_its_wrong_rows_are_named(page: Page, served: Hou
     expect(page.locator(".sm-toast.sm-bad")).to_contain_text("caf.csv is not in UTF-8")
 
 
+def test_a_table_that_is_pasted_is_a_table_and_a_prompt_with_commas_is_none(visit: Visit, served: House) -> None:
+    page, rows = opened(visit)
+    page.click(".sm-many summary")
+    make, said = page.locator(".sm-many .sm-primary"), page.locator(".sm-many-table")
+    page.fill("#sm-many-text", "a boat, sea, sun\nprompt for a car, 3, 5")
+    expect(make).to_have_text("Make films (2)")
+    expect(said).to_be_hidden()
+    page.fill("#sm-many-text", '\nprompt;frames\n"a boat, sea";3\na car;5\n')
+    expect(make).to_have_text("Make films (2)")
+    expect(said).to_contain_text("This is a table")
+    make.click()
+    expect(rows).to_have_count(3)
+    made = [served.service.store.get(one) for one in ids(rows)[1:]]
+    assert [(job.title, job.workflow["16"]["inputs"]["video_frames"]) for job in made] == [("a boat, sea", 3), ("a car", 5)]
+    page.click("button:has-text('中文')")
+    page.fill("#sm-many-text", "prompt,framse\na boat,3")
+    make.click()
+    expect(page.locator(".sm-many-wrong li").first).to_have_text("第 1 行: 没有列 'framse'。是否要用 'frames'？")
+
+
+def test_what_was_used_is_told_where_somebody_asks(visit: Visit, served: House) -> None:
+    served.gpu.go.set()
+    for title in "ab":
+        served.film(title, wait=10)
+    page = queue(visit)
+    used = page.locator(".sm-usage")
+    expect(used.locator("table")).to_have_count(0)
+    used.locator("summary").click()
+    expect(used.locator(".sm-sum td").nth(1)).to_have_text("3")
+    with page.expect_download() as saved:
+        used.locator("a").click()
+    assert saved.value.path().read_text().startswith("owner,day,runs,seconds\n,")
+
+
 def test_a_phone_needs_no_dragging(visit: Visit, served: House) -> None:
     a, b = (served.film(title)["id"] for title in "ab")
     page = queue(visit(viewport=PHONE, is_mobile=True, has_touch=True))
