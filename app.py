@@ -170,10 +170,13 @@ def run(command: RunCommand) -> int:
 def graph_of(command: RunCommand) -> dict[str, object]:
     """The workflow that is asked for, with its values set."""
     from workflows.graph import bare_graph, read_json
-    from workflows.templates import fill, find_template
+    from workflows.templates import check_said, fill, find_template
 
     if command.template:
-        return fill(find_template(command.template, command.data_dir), command.values, is_draft=command.is_draft)
+        template = find_template(command.template, command.data_dir)
+        graph = fill(template, command.values, is_draft=command.is_draft)
+        check_said(template, graph)
+        return graph
     try:
         text = command.workflow.read_bytes()
     except OSError as error:

@@ -34,7 +34,7 @@ from workflows.graph import WorkflowError, read_json
 from workflows.model_list import ModelList
 from workflows.nodes import catalog
 from workflows.seeds import with_new_seeds
-from workflows.templates import fill, find_template
+from workflows.templates import check_said, fill, find_template
 
 _MOST_ROWS = 10_000
 _SHORTEST_ID = 4
@@ -232,8 +232,10 @@ def _of_template(command: SubmitCommand) -> list[Submission]:
     template = find_template(command.template, command.store.data_dir)
 
     def make(values: Mapping[str, str]) -> Submission:
+        graph = fill(template, values)
+        check_said(template, graph)
         try:
-            return _prepared(command, fill(template, values))
+            return _prepared(command, graph)
         except WorkflowError as error:
             raise films.in_fields(error, template, values) from error
 

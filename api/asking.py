@@ -16,7 +16,7 @@ from jobs.outgoing import check_url
 from jobs.submitting import prepare
 from workflows.graph import Workflow, WorkflowError, check_readable
 from workflows.opening import open_workflow
-from workflows.templates import Graph, Template, fill, find_template
+from workflows.templates import Graph, Template, check_said, fill, find_template
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Wish:
 
 
 def make_film(api: JobApi, body: FilmRequest, user: User) -> Job:
-    """Raises UnknownNameError, InputError, WorkflowError, QueueFullError, StorageError."""
+    """Raises UnknownNameError, InputError, Unsaid, WorkflowError, QueueFullError, StorageError."""
     return api.store.submit(checked(api, wish(api, body, user), body, user)[0])
 
 
@@ -49,7 +49,8 @@ def wish(api: JobApi, body: FilmRequest, user: User) -> Wish:
 
 
 def checked(api: JobApi, asked: Wish, body: SubmitModel, user: User) -> tuple[Submission, Workflow]:
-    """What is wrong with nodes is said of the fields that set them. Raises InputError, WorkflowError."""
+    """What is wrong with nodes is said of the fields that set them. Raises InputError, Unsaid, WorkflowError."""
+    check_said(asked.template, asked.graph)
     named = {"template": asked.template.id} if asked.template.id else {}
     try:
         return prepared(api, asked.graph, body, user, **named)

@@ -89,8 +89,10 @@ def _parameter(one: Mapping[str, Any], *, is_first: bool) -> Parameter:
 
 def begin(api: JobApi, call: Call, values: Mapping[str, Any], user: User) -> Job:
     """Raises InputError, WorkflowError, QueueFullError, StorageError."""
-    seeds = {name for name, one in find_template(call.template).fields().items() if one.seed}
-    given = {name: _seed(value) if name in seeds else value for name, value in values.items() if value not in (None, "")}
+    fields = find_template(call.template).fields()
+    seeds, required = ({one.name for one in fields.values() if getattr(one, kind)} for kind in ("seed", "required"))
+    said = {name: value for name, value in values.items() if value is not None and (value != "" or name in required)}
+    given = {name: _seed(value) if name in seeds else value for name, value in said.items()}
     return make_film(api, FilmRequest(template=call.template, **given), user)
 
 

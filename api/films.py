@@ -81,6 +81,7 @@ def _field(one: Field, template: Template, default: Any, catalog: Catalog, folde
         "is_main": one.main,
         "default": default,
         "follows": template.follows.get(one.name),
+        "is_required": bool(one.required),
     }
     if not one.inputs:
         return shown | _change(one, folders)

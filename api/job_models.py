@@ -291,6 +291,7 @@ class FieldModel(BaseModel):
     is_advanced: bool
     follows: str | None = Field(None, description="The field whose value it has if it is left out.")
     is_main: bool = Field(description="What everybody sets; forms show it first.")
+    is_required: bool = Field(description="An empty text is refused; left out, it is the default.")
 
 
 class GroupModel(BaseModel):

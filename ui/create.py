@@ -12,13 +12,13 @@ from typing import Any
 import gradio as gr
 
 from api import films
-from api.asking import checked, wish
+from api.asking import make_film
 from api.job_context import JobApi
 from api.job_models import FilmRequest
 from api.opening import estimated
 from api.users import User
 from errors import StillmotionError
-from ui.form import PACES, SOURCES, FormState, title_of
+from ui.form import PACES, SOURCES, FormState, in_language, title_of
 from ui.words import known, say
 from workflows.opening import open_workflow
 from workflows.templates import Template, all_templates, find_template
@@ -84,10 +84,11 @@ class Creator:
 
     def estimate_line(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
         """One line, as HTML: seconds, length, size, memory; or why it cannot be made."""
-        if lacks := self._lacks(state, user, values):
-            return html.escape(lacks)
+        lacks, text = self._lacks(state, user, values)
+        if lacks in SOURCES:
+            return html.escape(text)
         try:
-            found = estimated(self.api, self._request(state, values), user)
+            found = estimated(self.api, self._request(state, {name: value for name, value in values.items() if name != lacks}), user)
         except StillmotionError as error:
             if state.template == OWN and state.opened and state.opened["missing"] and isinstance(error, films.BadFields):
                 return html.escape(say(state.language, "form.lacks"))  # it stands above already
@@ -97,22 +98,22 @@ class Creator:
         return html.escape(" · ".join(parts)) + warnings
 
     def submit(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
-        if lacks := self._lacks(state, user, values):
-            return message("failed", code="bad_input", message=lacks, hint="")
-        body = self._request(state, values)
+        lacks, text = self._lacks(state, user, values)
+        if lacks:
+            return message("lacks", field=lacks, text=text)
         try:
-            submission, _ = checked(self.api, wish(self.api, body, user), body, user)
-            job = self.api.store.submit(submission)
+            job = make_film(self.api, self._request(state, values), user)
         except StillmotionError as error:
             hint = "" if isinstance(error, films.BadFields) else error.hint  # which is for programs
             return message("failed", code=error.code, message=error.message, hint=hint)
         return message("submitted", jobs=[job.id])
 
-    def _lacks(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
-        """What a person has to choose first, if there is something."""
-        fields = self._template(state, user).fields()
-        is_open = any(name in fields and not values.get(name) for name in SOURCES)
-        return say(state.language, "form.first") if is_open and state.template != OWN else ""
+    def _lacks(self, state: FormState, user: User, values: Mapping[str, Any]) -> tuple[str, str]:
+        """The first field that has to be given and is not, and what to say there; "" if there is none."""
+        for one in self._template(state, user).fields().values():
+            if one.required and not str(values.get(one.name) or "").strip():
+                return one.name, in_language(one.required, state.language)
+        return "", ""
 
     def _request(self, state: FormState, values: Mapping[str, Any]) -> FilmRequest:
         form = {"workflow": state.opened["workflow"]} if state.template == OWN and state.opened else {"template": state.template}

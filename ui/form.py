@@ -137,8 +137,12 @@ def draw_sizes(sides: Iterable[Mapping[str, Any]], state: FormState) -> gr.Dropd
 
 
 def title_of(thing: Mapping[str, Any], language: str) -> str:
-    titles = thing["title"]
-    return titles.get(language) or titles.get("en") or next(iter(titles.values()), "")
+    return in_language(thing["title"], language)
+
+
+def in_language(texts: Mapping[str, str], language: str) -> str:
+    """The nearest there is."""
+    return texts.get(language) or texts.get("en") or next(iter(texts.values()), "")
 
 
 def label_of(one: Mapping[str, Any], language: str) -> str:

@@ -32,7 +32,7 @@ Graph = dict[str, dict[str, Any]]
 @dataclass(frozen=True)
 class Field:
     """`inputs`: "node.input" of each input that it sets. `seed`: drawn at random if it is left open. `of`: the loader it changes.
-    `main`: what everybody sets, shown first; the others are folded away."""
+    `main`: what everybody sets, shown first; the others are folded away. `required`: what is said to whoever leaves it empty."""
 
     name: str
     inputs: tuple[str, ...]
@@ -42,12 +42,22 @@ class Field:
     replaces: str = ""
     of: str = ""
     main: bool = False
+    required: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Group:
     title: Mapping[str, str]
     fields: tuple[Field, ...]
+
+
+class Unsaid(InputError):
+    """A field that has to be given is empty. `field`: which; `fields`: what to do, for those who show it beside the field."""
+
+    def __init__(self, one: Field) -> None:
+        hint = one.required.get("en", "")
+        super().__init__(f"{one.name} is empty.", hint)
+        self.field, self.fields = one, {one.name: hint}
 
 
 @dataclass(frozen=True)
@@ -130,6 +140,21 @@ def fill(template: Template, values: Mapping[str, Any], *, is_draft: bool = Fals
     return graph
 
 
+def unsaid(template: Template, graph: Graph) -> Field | None:
+    """The first field that has to be given and is empty in a graph that was filled. As a workflow it may be run all the same."""
+    for one in template.fields().values():
+        node, _, name = (one.inputs or ("",))[0].partition(".")
+        if one.required and not str(graph[node]["inputs"][name]).strip():
+            return one
+    return None
+
+
+def check_said(template: Template, graph: Graph) -> None:
+    """Raises Unsaid."""
+    if found := unsaid(template, graph):
+        raise Unsaid(found)
+
+
 def node(class_type: str, title: str, **inputs: Any) -> dict[str, Any]:
     """A node in ComfyUI's API format."""
     return {"class_type": class_type, "inputs": inputs, "_meta": {"title": title}}
@@ -184,13 +209,16 @@ def _read(path: Path) -> Template:
 
 def _check(template: Template) -> None:
     """Whether all is of its kind, so that nobody who uses it needs to look. Raises KeyError, ValueError, TypeError, AttributeError."""
-    titles = [template.title, template.description, *(one.title for one in (*template.groups, *template.fields().values()))]
+    fields = template.fields().values()
+    titles = [template.title, template.description, *(one.title for one in (*template.groups, *fields)), *(one.required for one in fields)]
     if not all(isinstance(text, str) for title in titles for text in dict(title).values()):
         raise TypeError("a title that is no text")
     if not isinstance(template.order, int) or not all(isinstance(name, str) for name in template.fields()):
         raise TypeError("an order that is no number, or a name that is no text")
     if taken := TAKEN & template.fields().keys():
         raise ValueError(f"a field cannot be called {min(taken)!r}")
+    if nowhere := [one.name for one in fields if one.required and not one.inputs]:
+        raise ValueError(f"{nowhere[0]!r} sets nothing, so it cannot have to be given")
     unknown = {*template.draft.keys(), *template.follows.keys(), *template.follows.values()} - template.fields().keys()
     if unknown:
         raise ValueError(f"no field {unknown}")

@@ -1,6 +1,7 @@
 // Starts the page: header, views, panels. Everything live is drawn here from the server's API; the form is Gradio's.
 
 import { appeared, el, replace } from "./dom.js";
+import { pointOut } from "./field.js";
 import { mount as mountJob, place } from "./job.js";
 import { mount as mountLibrary } from "./library.js";
 import { mount as mountModels } from "./models.js";
@@ -53,6 +54,7 @@ window.stillmotion = {
     const { kind, ...data } = JSON.parse(message);
     if (kind === "submitted") show("create", { job: data.jobs[0], isNew: true });
     if (kind === "failed") page.fail(data);
+    if (kind === "lacks") pointOut(data.field, data.text);
     if (kind === "note") toast(say(data.key));
   },
 };

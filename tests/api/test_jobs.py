@@ -18,6 +18,7 @@ from api.passwords import Cost
 from jobs import database
 from jobs.job import Submission
 from tests.api.house import House, living, until
+from workflows.templates import fill, find_template
 
 GRAPH = {
     "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
@@ -101,6 +102,19 @@ def test_a_failure_says_what_to_do_and_a_mistake_of_ours_only_its_number(house: 
     assert re.fullmatch("[0-9a-f]{8}", broken["error"]["id"])
     assert "secret" not in json.dumps(broken)
     assert "secret" in caplog.text
+
+
+@pytest.mark.parametrize("empty", ["", "  \n"])
+def test_a_film_of_nothing_is_refused_by_its_field_and_a_workflow_of_nothing_is_run(waiting: House, empty: str) -> None:
+    before = len(waiting.get("/api/jobs").json()["jobs"])
+    refused = waiting.post("/api/films", {"prompt": empty})
+    assert (refused.status_code, refused.json()["error"]["fields"]) == (400, {"prompt": "Say what the film shows."})
+    many = waiting.post("/api/films/batch", {"csv": "prompt,seed\na boat,1\n", "values": {"prompt": empty}}).status_code
+    assert (many, len(waiting.get("/api/jobs").json()["jobs"])) == (202, before + 1)  # the row says it
+    assert waiting.post("/api/films/batch", {"csv": "seed\n1\n", "values": {"prompt": empty}}).status_code == 400
+    graph = fill(find_template("text_to_film"), {"prompt": empty})
+    assert waiting.post("/prompt", {"prompt": graph}).status_code == 200
+    assert waiting.post("/api/jobs", {"workflow": graph}).status_code == 202
 
 
 def test_what_is_wrong_with_a_film_is_said_of_its_fields(house: House) -> None:

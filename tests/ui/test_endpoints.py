@@ -138,6 +138,15 @@ def test_a_wrong_value_is_refused_before_anything_is_begun(endpoints: Endpoints,
     assert len(endpoints.jobs()) == before
 
 
+@pytest.mark.parametrize("call", ["/film", "/still"])
+def test_a_film_of_nothing_is_refused(endpoints: Endpoints, client: Client, call: str) -> None:
+    before = len(endpoints.jobs())
+    for empty in ("", " "):
+        with pytest.raises(AppError, match="prompt is empty. Say what"):
+            made(client, empty, api_name=call)
+    assert len(endpoints.jobs()) == before
+
+
 def test_what_is_no_picture_is_refused(endpoints: Endpoints, client: Client) -> None:
     text = endpoints.folder / "text.png"
     text.write_text("This is no picture.")

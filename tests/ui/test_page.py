@@ -94,6 +94,23 @@ def test_another_template_keeps_what_both_have_and_is_remembered(visit: Visit) -
     expect(page.locator("#sm-field-frames input")).to_have_value("9")
 
 
+@pytest.mark.parametrize(("locale", "says"), [("en-US", "Say what the film shows."), ("zh-CN", "请写下视频要展示的内容。")])
+def test_an_empty_prompt_is_not_queued_and_said_at_its_field(visit: Visit, locale: str, says: str) -> None:
+    page = visit(values=SMALL, locale=locale)
+    before = page.request.get("api/jobs").json()["counts"]
+    field = page.locator("#sm-field-prompt textarea")
+    field.fill("  ")
+    page.click("#sm-make")
+    expect(page.locator("#sm-field-prompt .sm-lacks")).to_have_text(says)
+    expect(field).to_be_focused()
+    expect(field).to_have_attribute("aria-invalid", "true")
+    assert page.request.get("api/jobs").json()["counts"] == before
+    field.fill("A boat")
+    expect(page.locator("#sm-field-prompt .sm-lacks")).to_have_count(0)
+    page.click("#sm-make")
+    expect(page.locator(".sm-title")).to_have_text("A boat")
+
+
 def test_what_is_wrong_is_said_before_anything_begins(visit: Visit) -> None:
     page = visit(values=SMALL | {"seed": "seven"})
     page.click("#sm-make")

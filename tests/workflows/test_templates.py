@@ -10,7 +10,7 @@ from workflows.advice import advice, title_of
 from workflows.folders import Folders
 from workflows.graph import Workflow
 from workflows.nodes import catalog
-from workflows.templates import FOLDER, TAKEN, Template, all_templates, fill, find_template, read_templates, templates
+from workflows.templates import FOLDER, TAKEN, Template, Unsaid, all_templates, check_said, fill, find_template, read_templates, templates
 from workflows.workload import workload
 
 
@@ -46,6 +46,19 @@ def test_every_field_has_two_titles_and_inputs_that_are_there(name: str) -> None
     assert set(template.title) == set(template.description) == {"en", "zh"}
     assert template.draft.keys() | template.follows.keys() <= template.fields().keys()
     assert template.defaults().keys() == template.fields().keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [("text_to_film", "prompt"), ("text_to_still", "prompt"), ("stills_to_choose", "prompt"), ("still_to_film", "image")]
+)
+def test_what_a_template_is_about_has_to_be_said(name: str, field: str) -> None:
+    template = find_template(name)
+    check_said(template, fill(template, {}))
+    for empty in ("", " \n"):
+        with pytest.raises(Unsaid, match=f"{field} is empty") as caught:
+            check_said(template, fill(template, {field: empty}))
+        assert caught.value.fields == {field: caught.value.hint}
+    assert set(template.fields()[field].required) == {"en", "zh"}
 
 
 def test_values_go_where_they_belong_and_followers_follow(folders: Folders) -> None:
