@@ -28,6 +28,7 @@ from api.job_models import EstimateModel, ExportRequest, FilmRequest, OpenedMode
 from api.users import User
 from errors import InputError
 from jobs.estimates import estimate
+from jobs.forecast import queue_seconds
 from jobs.job import Job
 from pipelines.filenames import storage_error
 from pipelines.metadata import read_settings
@@ -96,7 +97,7 @@ def estimated(api: JobApi, body: FilmRequest, user: User) -> dict[str, Any]:
     return {
         "seconds": _rounded(found.seconds), "seconds_basis": found.basis, "frames": frames, "film_seconds": seconds,
         "bytes": found.bytes, "memory_bytes": found.memory_bytes, "warnings": list(submission.warnings),
-        "queue_seconds": _rounded(found.queue_seconds),
+        "queue_seconds": _rounded(queue_seconds(api.store)),
     }  # fmt: skip
 
 

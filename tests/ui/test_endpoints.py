@@ -142,7 +142,7 @@ def test_a_wrong_value_is_refused_before_anything_is_begun(endpoints: Endpoints,
 def test_a_film_of_nothing_is_refused(endpoints: Endpoints, client: Client, call: str) -> None:
     before = len(endpoints.jobs())
     for empty in ("", " "):
-        with pytest.raises(AppError, match="prompt is empty. Say what"):
+        with pytest.raises(AppError, match=r"prompt is empty\. Say what"):
             made(client, empty, api_name=call)
     assert len(endpoints.jobs()) == before
 
