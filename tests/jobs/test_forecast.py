@@ -72,6 +72,14 @@ def test_the_form_the_queue_and_the_panel_tell_the_same_number(submit, run_one, 
     assert (forecast(store)[others].remaining_seconds, queue_seconds(store)) == (None, None)
 
 
+def test_what_was_measured_is_kept_until_another_has_succeeded(submit, run_one, store, clock) -> None:
+    forecasts, waiting = Forecasts(store, clock), submit(work="small").id
+    assert forecasts.of([waiting])[waiting].remaining_seconds is None
+    submit(work="small", front=True)
+    run_one(10)
+    assert forecasts.of([waiting], is_changed=True)[waiting].remaining_seconds == 10
+
+
 def test_the_wait_is_that_of_all_who_are_there(known, submit, store) -> None:
     for _ in range(2):
         submit(work="small")
