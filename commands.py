@@ -66,6 +66,8 @@ def submit(command: SubmitCommand) -> str:
     with closing(open_store(command.store)) as store:
         submissions = _of_file(command) if command.file is not None else _of_template(command)
         made = store.submit_many(submissions)
+        for line in dict.fromkeys(line for job in made for line in job.warnings):
+            sys.stderr.write(f"note: {line}\n")
         return _shown(made, command.is_json)
 
 

@@ -51,6 +51,7 @@ def wish(api: JobApi, body: FilmRequest, user: User) -> Wish:
 def checked(api: JobApi, asked: Wish, body: SubmitModel, user: User) -> tuple[Submission, Workflow]:
     """What is wrong with nodes is said of the fields that set them. Raises InputError, Unsaid, WorkflowError."""
     check_said(asked.template, asked.graph)
+    films.check_whole(asked.template, asked.given, api.catalog)
     named = {"template": asked.template.id} if asked.template.id else {}
     try:
         return prepared(api, asked.graph, body, user, **named)

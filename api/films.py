@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Mapping
 from typing import Any
 
@@ -36,6 +37,19 @@ def document(template: Template, catalog: Catalog, folders: Folders, language: s
     for one in (one for group in groups for one in group["fields"]):
         one["help"] = say(one["help"], language)
     return {"id": template.id, "title": template.title, "description": template.description, "groups": groups}
+
+
+def check_whole(template: Template, given: Mapping[str, Any], catalog: Catalog) -> None:
+    """A form's numbers are what they say: ComfyUI would take 14.7 frames for 14. Raises BadFields."""
+    wrong = {}
+    for name, value in given.items():
+        node, _, of = (template.fields()[name].inputs or ("",))[0].partition(".")
+        node_class = catalog.classes.get(template.workflow[node]["class_type"]) if node else None
+        is_whole = node_class is not None and of in node_class.inputs and node_class.inputs[of].type == "INT"
+        if is_whole and isinstance(value, float) and math.isfinite(value) and not value.is_integer():
+            wrong[name] = f"{value:g} is no whole number; use {math.floor(value)} or {math.ceil(value)}"
+    if wrong:
+        raise BadFields(wrong)
 
 
 def in_fields(error: WorkflowError, template: Template, given: Container[str]) -> InputError:

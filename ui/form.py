@@ -94,7 +94,7 @@ def draw_field(one: Mapping[str, Any], state: FormState) -> gr.components.Compon
             empty = say(state.language, "form.same" if one["follows"] else "form.random")
             return gr.Textbox(text_of(value), placeholder=empty, max_lines=1, **shared)
         case "integer":
-            return gr.Number(value, precision=0, **shared)  # bounds are checked with all else: Gradio's own check says nothing
+            return gr.Number(value, step=1, **shared)  # checked with all else: Gradio would round, or refuse without a word
         case "number":
             return gr.Number(value, step=0.1, **shared)
         case "switch":

@@ -117,6 +117,22 @@ def test_a_film_of_nothing_is_refused_by_its_field_and_a_workflow_of_nothing_is_
     assert waiting.post("/api/jobs", {"workflow": graph}).status_code == 202
 
 
+def test_a_size_that_becomes_another_is_said_at_every_door(waiting: House) -> None:
+    says = ["Node 3: 100x192 pixels become 96x192: both sides are multiples of 8."]
+    asked, graph = {"prompt": "a boat", "width": 100}, fill(find_template("text_to_film"), {"prompt": "a boat", "width": 100})
+    assert waiting.post("/api/films", asked).json()["warnings"] == says
+    assert waiting.post("/api/estimate", asked).json()["warnings"] == says
+    assert waiting.post("/api/jobs", {"workflow": graph}).json()["warnings"] == says
+    assert waiting.job(waiting.post("/prompt", {"prompt": graph}).json()["prompt_id"])["warnings"] == says
+    assert waiting.post("/api/open", {"workflow": graph}).json()["notes"] == says
+
+
+@pytest.mark.parametrize("path", ["/api/films", "/api/estimate"])
+def test_a_part_of_a_frame_is_refused_with_the_nearest_whole_numbers(house: House, path: str) -> None:
+    error = house.post(path, {"prompt": "a boat", "frames": 14.7, "steps": 20.0}).json()["error"]
+    assert error["fields"] == {"frames": "14.7 is no whole number; use 14 or 15"}
+
+
 def test_what_is_wrong_with_a_film_is_said_of_its_fields(house: House) -> None:
     answer = house.post("/api/films", {"prompt": "x", "steps": 0, "width": "wide"})
     assert answer.status_code == 400

@@ -111,6 +111,17 @@ def test_an_empty_prompt_is_not_queued_and_said_at_its_field(visit: Visit, local
     expect(page.locator(".sm-title")).to_have_text("A boat")
 
 
+def test_a_size_that_becomes_another_and_a_part_of_a_frame_are_said_while_they_are_typed(visit: Visit) -> None:
+    page = visit(values=SMALL)
+    page.click(".sm-fold > button:has-text('Still')")
+    page.fill("#sm-field-width input", "100")
+    expect(page.locator("#sm-estimate")).to_contain_text("100x64 pixels become 96x64")
+    page.fill("#sm-field-frames input", "14.7")
+    expect(page.locator("#sm-estimate")).to_contain_text("14.7 is no whole number; use 14 or 15")
+    page.click("#sm-make")
+    expect(page.locator(".sm-toast.sm-bad")).to_contain_text("use 14 or 15")
+
+
 def test_what_is_wrong_is_said_before_anything_begins(visit: Visit) -> None:
     page = visit(values=SMALL | {"seed": "seven"})
     page.click("#sm-make")

@@ -153,6 +153,17 @@ def test_advice_is_given_and_nothing_refused(folders: Folders) -> None:
     assert "made for 15 frames a second and played at 7" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "nodes"),
+    [("text_to_film", {"width": 100}, ["3"]), ("text_to_film", {"width": 100, "still_width": 99}, ["3", "13"]),
+     ("text_to_still", {"width": 100}, ["3"]), ("still_to_film", {"width": 100}, ["13"])],
+)  # fmt: skip
+def test_a_size_that_becomes_another_is_said_once(name: str, values: dict[str, int], nodes: list[str], folders: Folders) -> None:
+    said = advice(parsed(fill(find_template(name), values), folders), folders)
+    assert [line.split(":")[0] for line in said] == [f"Node {i}" for i in nodes]
+    assert all(line.endswith("pixels become 96x192: both sides are multiples of 8.") for line in said)
+
+
 @pytest.mark.parametrize("name", ["template", "workflow", "title", "tags", "webhook", "front", "draft"])
 def test_a_field_cannot_be_called_what_requests_have_already(tmp_path: Path, name: str) -> None:
     document = json.loads((FOLDER / "text_to_film.json").read_text("utf-8"))
