@@ -16,7 +16,7 @@ from jobs.outgoing import check_url
 from jobs.submitting import prepare
 from workflows.graph import Workflow, WorkflowError, check_readable
 from workflows.opening import open_workflow
-from workflows.templates import Graph, Template, check_said, fill, find_template
+from workflows.templates import WITHOUT_METADATA, Graph, Template, check_said, extra_of, fill, find_template
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ def checked(api: JobApi, asked: Wish, body: SubmitModel, user: User) -> tuple[Su
     check_said(asked.template, asked.graph)
     films.check_whole(asked.template, asked.given, api.catalog)
     named = {"template": asked.template.id} if asked.template.id else {}
+    named |= extra_of(asked.template, asked.given)
     try:
         return prepared(api, asked.graph, body, user, **named)
     except WorkflowError as error:
@@ -65,6 +66,8 @@ def prepared(api: JobApi, graph: Graph, body: SubmitModel, user: User, **extra: 
     if body.webhook is not None:
         check_url(body.webhook, allows_private=api.allows_private_webhooks)
         extra["webhook"] = body.webhook
+    if not body.metadata:
+        extra[WITHOUT_METADATA] = True
     submission, workflow = prepare(
         graph, api.catalog, api.folders(user), extra=extra, max_pixel_steps=api.max_pixel_steps,
         title=body.title, tags=tuple(body.tags), front=body.front,

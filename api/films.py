@@ -108,9 +108,11 @@ def _field(one: Field, template: Template, default: Any, catalog: Catalog, folde
 
 
 def _change(one: Field, folders: Folders) -> dict[str, Any]:
-    """A field that stands for a change of the graph."""
+    """A field that sets no input."""
     if one.replaces == "vae":
         return {"kind": "file", "choices": folders.names("vae"), "help": "Another autoencoder."}
+    if one.replaces == "metadata":
+        return {"kind": "switch", "help": "keep prompt, seeds and settings inside the files"}
     return {"kind": "loras", "choices": folders.names("loras"), "help": "With strengths: soft:0.8, sharp:0.5"}
 
 

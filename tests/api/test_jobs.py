@@ -18,7 +18,7 @@ from api.passwords import Cost
 from jobs import database
 from jobs.job import Submission
 from tests.api.house import House, living, until
-from workflows.templates import fill, find_template
+from workflows.templates import WITHOUT_METADATA, fill, find_template
 
 GRAPH = {
     "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
@@ -125,6 +125,28 @@ def test_a_size_that_becomes_another_is_said_at_every_door(waiting: House) -> No
     assert waiting.post("/api/jobs", {"workflow": graph}).json()["warnings"] == says
     assert waiting.job(waiting.post("/prompt", {"prompt": graph}).json()["prompt_id"])["warnings"] == says
     assert waiting.post("/api/open", {"workflow": graph}).json()["notes"] == says
+
+
+def test_metadata_can_be_left_out_by_every_request_and_is_remembered(waiting: House) -> None:
+    graph = fill(find_template("text_to_film"), {"prompt": "a boat", "frames": 5})
+    asked = {"prompt": "a boat", "metadata": False}
+    made = [
+        waiting.post("/api/films", asked).json(), waiting.post("/api/films", {"workflow": graph, "metadata": False}).json(),
+        waiting.post("/api/jobs", {"workflow": graph, "metadata": False}).json(),
+        *waiting.post("/api/films/batch", {"csv": "prompt,metadata\na boat,false\n"}).json()["jobs"],
+        *waiting.post("/api/films/batch", {"lines": "a boat", "metadata": False}).json()["jobs"],
+        *waiting.post("/api/films/batch", {"lines": "a boat", "values": {"metadata": False}}).json()["jobs"],
+    ]  # fmt: skip
+    made.append(waiting.post(f"/api/jobs/{made[0]['id']}/duplicate", {"new_seeds": True}).json())
+    for one in made:
+        assert waiting.service.store.get(one["id"]).extra[WITHOUT_METADATA] is True
+        assert waiting.post("/api/open", {"job": one["id"]}).json()["values"]["metadata"] is False
+        assert '"metadata": false' in waiting.get(f"/api/jobs/{one['id']}/export?as=curl").text
+    with_them = waiting.post("/api/films", {"prompt": "a boat", "metadata": True}).json()["id"]
+    assert WITHOUT_METADATA not in waiting.service.store.get(with_them).extra
+    assert waiting.post("/api/open", {"job": with_them}).json()["values"]["metadata"] is True
+    assert '"metadata": false' in waiting.post("/api/export", {**asked, "as": "curl"}).text
+    assert waiting.post("/api/films", {"prompt": "x", "metadata": "perhaps"}).status_code == 400
 
 
 @pytest.mark.parametrize("path", ["/api/films", "/api/estimate"])

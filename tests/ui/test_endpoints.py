@@ -95,6 +95,13 @@ def test_a_film_with_its_files_and_settings(endpoints: Endpoints, client: Client
     assert endpoints.cached() == []
 
 
+def test_metadata_can_be_left_out(endpoints: Endpoints, client: Client) -> None:
+    *_, settings = made(client, "a red boat", metadata=False, api_name="/film")
+    assert settings["values"]["metadata"] is False
+    assert endpoints.ask("POST", "/api/open", json={"job": settings["job"]}).json()["values"]["metadata"] is False
+    assert made(client, "a red boat", api_name="/still")[-1]["values"]["metadata"] is True
+
+
 def test_a_still(endpoints: Endpoints, client: Client) -> None:
     png, settings = made(client, "a green balloon", api_name="/still")
     assert Path(png).name == f"{settings['job'][:8]}.png"

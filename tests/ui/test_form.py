@@ -77,6 +77,14 @@ def test_what_an_opened_workflow_holds_is_drawn_whatever_it_is(value: Any, tmp_p
     assert fields["steps"].value == str(value)
 
 
+@pytest.mark.parametrize("name", list(templates()))
+def test_metadata_is_a_switch_among_the_fields_of_the_file(name: str, tmp_path: Path) -> None:
+    assert drawn(name, tmp_path)["metadata"].value is True
+    assert drawn(name, tmp_path, values={"metadata": False})["metadata"].value is False
+    assert given_values(document(name, tmp_path), ["metadata"], [False]) == {"metadata": False}
+    assert document(name, tmp_path)["groups"][-1]["fields"][-1]["name"] == "metadata"
+
+
 def test_a_model_that_is_gone_stays_visible_in_its_field(tmp_path: Path) -> None:
     field = drawn("text_to_film", tmp_path, values={"checkpoint": "gone.safetensors"})["checkpoint"]
     assert field.value == "gone.safetensors"

@@ -5,13 +5,28 @@ from pathlib import Path
 
 import pytest
 
-from errors import UnknownNameError, UnreadableFileError
+from errors import InputError, UnknownNameError, UnreadableFileError
 from workflows.advice import advice, title_of
 from workflows.folders import Folders
 from workflows.graph import Workflow
 from workflows.nodes import catalog
-from workflows.templates import FOLDER, TAKEN, Template, Unsaid, all_templates, check_said, fill, find_template, read_templates, templates
+from workflows.templates import (
+    FOLDER,
+    TAKEN,
+    WITHOUT_METADATA,
+    Template,
+    Unsaid,
+    all_templates,
+    check_said,
+    extra_of,
+    fill,
+    find_template,
+    read_templates,
+    templates,
+)
 from workflows.workload import workload
+
+OFF = {WITHOUT_METADATA: True}
 
 
 @pytest.fixture
@@ -171,6 +186,25 @@ def test_a_field_cannot_be_called_what_requests_have_already(tmp_path: Path, nam
     (tmp_path / "mine.json").write_text(json.dumps(document))
     with pytest.raises(UnreadableFileError, match=f"cannot be called '{name}'"):
         read_templates(tmp_path)
+
+
+def test_metadata_is_said_of_the_job_and_of_no_node(tmp_path: Path) -> None:
+    for template in templates().values():
+        assert fill(template, {"metadata": False, **seeded(template)}) == fill(template, seeded(template))
+        assert (extra_of(template, {"metadata": False}), extra_of(template, {"metadata": True}), extra_of(template, {})) == (OFF, {}, {})
+        assert template.defaults()["metadata"] is True
+    assert (extra_of(template, {"metadata": "off"}), extra_of(template, {"metadata": "True"})) == (OFF, {})  # of tables
+    with pytest.raises(InputError, match="metadata is 'perhaps'"):
+        extra_of(template, {"metadata": "perhaps"})
+    document = json.loads((FOLDER / "text_to_film.json").read_text("utf-8"))
+    document["groups"][-1]["fields"][-1]["name"] = "settings"
+    (tmp_path / "mine.json").write_text(json.dumps(document))
+    with pytest.raises(UnreadableFileError, match="must be called 'metadata'"):
+        read_templates(tmp_path)
+
+
+def seeded(template: Template) -> dict[str, int]:
+    return {name: 1 for name, one in template.fields().items() if one.seed}
 
 
 def test_all_that_requests_have_is_taken() -> None:
