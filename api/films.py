@@ -35,7 +35,8 @@ def document(template: Template, catalog: Catalog, folders: Folders, language: s
         for group in template.groups
     ]
     for one in (one for group in groups for one in group["fields"]):
-        one["help"] = say(one["help"], language)
+        own = template.fields()[one["name"]].help
+        one["help"] = own.get(language) or own.get("en") or say(one["help"], language)
     return {"id": template.id, "title": template.title, "description": template.description, "groups": groups}
 
 

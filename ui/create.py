@@ -18,7 +18,7 @@ from api.job_models import FilmRequest
 from api.opening import estimated
 from api.users import User
 from errors import StillmotionError
-from ui.form import PACES, SOURCES, FormState, in_language, title_of
+from ui.form import SOURCES, FormState, in_language, title_of
 from ui.words import known, say
 from workflows.opening import open_workflow
 from workflows.templates import Template, all_templates, find_template
@@ -62,10 +62,6 @@ class Creator:
     def choose(self, template: str, state: FormState, typed: Mapping[str, Any]) -> FormState:
         """Another template; what both have stays."""
         return replace(state, template=template, values={**state.values, **typed})
-
-    def pace(self, bucket: Any) -> Any:
-        """The word for a number, if it has one."""
-        return bucket if bucket in dict(PACES).values() else None
 
     def verb(self, state: FormState) -> str:
         return _VERBS.get(state.template, "form.make")

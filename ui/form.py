@@ -58,7 +58,8 @@ def draw_fields(document: Mapping[str, Any], state: FormState, draw_examples: Ca
             draw_examples(drawn.fields["prompt"])
     for group in groups:
         if folded := [one for one in group["fields"] if not one["is_main"]]:
-            with gr.Accordion(title_of(group, state.language), open=False, elem_classes="sm-fold"):
+            name = f"sm-fold-{folded[0]['name']}"  # the same in every language
+            with gr.Accordion(title_of(group, state.language), open=False, elem_id=name, elem_classes="sm-fold"):
                 draw_group(folded, state, drawn)
     return drawn
 

@@ -77,7 +77,7 @@ def _adapted_fields(fields: Iterable[Field], found: Match, graph: Graph, names: 
         if one.replaces:  # another may only be put in where none is
             of = found.nodes[one.of]
             if not found.values.get(one.name) and (one.replaces != "vae" or "10" not in graph):
-                yield Field(one.name, (), one.title, one.advanced, replaces=one.replaces, of=of, main=one.main)
+                yield Field(one.name, (), one.title, one.advanced, replaces=one.replaces, of=of, main=one.main, help=one.help)
             continue
         places: dict[str, list[str]] = {}
         for place in found.places(one, graph):
@@ -87,7 +87,7 @@ def _adapted_fields(fields: Iterable[Field], found: Match, graph: Graph, names: 
             node, name = same[0].split(".", 1)
             own = one.name if number == 0 else _free_name(f"{name}_{node}", names)
             title = one.title if number == 0 else {language: f"{text} ({_node_title(graph[node])})" for language, text in one.title.items()}
-            yield Field(own, tuple(same), title, one.advanced, one.seed, main=one.main and number == 0)
+            yield Field(own, tuple(same), title, one.advanced, one.seed, main=one.main and number == 0, help=one.help)
 
 
 def _fields(i: str, node: Mapping[str, Any], literals: Iterable[Input], role: str, names: set[str]) -> Iterator[Field]:

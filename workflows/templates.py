@@ -35,7 +35,8 @@ Graph = dict[str, dict[str, Any]]
 class Field:
     """`inputs`: "node.input" of each input that it sets. `seed`: drawn at random if it is left open. `replaces`: what it stands for if it
     sets none: `vae` and `loras` change the graph behind the loader `of`, `metadata` is the job's and no node's.
-    `main`: what everybody sets, shown first; the others are folded away. `required`: what is said to whoever leaves it empty."""
+    `main`: what everybody sets, shown first; the others are folded away. `required`: what is said to whoever leaves it empty.
+    `help`: what turning it up or down does, in place of what the node says."""
 
     name: str
     inputs: tuple[str, ...]
@@ -46,6 +47,7 @@ class Field:
     of: str = ""
     main: bool = False
     required: Mapping[str, str] = field(default_factory=dict)
+    help: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,8 @@ def _read(path: Path) -> Template:
 def _check(template: Template) -> None:
     """Whether all is of its kind, so that nobody who uses it needs to look. Raises KeyError, ValueError, TypeError, AttributeError."""
     fields = template.fields().values()
-    titles = [template.title, template.description, *(one.title for one in (*template.groups, *fields)), *(one.required for one in fields)]
+    titles = [template.title, template.description, *(one.title for one in (*template.groups, *fields))]
+    titles += [text for one in fields for text in (one.required, one.help)]
     if not all(isinstance(text, str) for title in titles for text in dict(title).values()):
         raise TypeError("a title that is no text")
     if not isinstance(template.order, int) or not all(isinstance(name, str) for name in template.fields()):

@@ -44,6 +44,12 @@ def test_every_field_of_every_template_is_drawn_with_its_bounds_and_its_help(nam
             assert f"({one['min']:g}–{one['max']:g})" in fields[key].info
 
 
+def test_help_is_the_template_s_in_the_language_of_the_person(tmp_path: Path) -> None:
+    assert drawn("text_to_film", tmp_path)["negative_prompt"].info == "What you do not want to see; empty is fine."
+    for one in drawn("text_to_film", tmp_path, language="zh").values():
+        assert any("\u4e00" <= letter <= "\u9fff" for letter in one.info)
+
+
 def test_values_and_language_are_the_states(tmp_path: Path) -> None:
     fields = drawn("text_to_film", tmp_path, values={"frames": 25, "prompt": "a boat"}, language="zh")
     assert (fields["frames"].value, fields["prompt"].value) == (25, "a boat")

@@ -56,7 +56,8 @@ def test_every_template_is_a_sound_workflow(name: str, is_draft: bool, folders: 
 def test_every_field_has_two_titles_and_inputs_that_are_there(name: str) -> None:
     template = find_template(name)
     for one in template.fields().values():
-        assert set(one.title) == {"en", "zh"}
+        assert set(one.title) == set(one.help) == {"en", "zh"}
+        assert len(one.help["en"]) <= 90  # two lines on a phone
         assert one.inputs or one.replaces
     assert set(template.title) == set(template.description) == {"en", "zh"}
     assert template.draft.keys() | template.follows.keys() <= template.fields().keys()
