@@ -153,7 +153,8 @@ def run(command: RunCommand) -> int:
         print(f"note: {line}", file=sys.stderr)
     engine = Engine(command.machine, cache=Cache(command.data_dir / "cache", memory_bytes=0))
     with ProgressBar(is_shown=not command.is_quiet and sys.stderr is not None) as bar:
-        done = engine.execute(workflow, folders, tell=lambda event: bar.report(event) if isinstance(event, Progress) else None)
+        tell = lambda event: bar.report(event) if isinstance(event, Progress) else None  # noqa: E731
+        done = engine.execute(workflow, folders, tell=tell, keeps_metadata=keeps_metadata(command))
     files = {node: [str(path) for path in paths] for node, paths in done.files.items()}
     if command.is_json:
         told = {"outputs": done.outputs, "files": files, "cached": done.cached, "seconds": done.seconds, "notes": done.notes}
@@ -167,13 +168,22 @@ def run(command: RunCommand) -> int:
     return 0
 
 
+def keeps_metadata(command: RunCommand) -> bool:
+    from workflows.templates import extra_of, find_template
+
+    return not command.template or not extra_of(find_template(command.template, command.data_dir), command.values)
+
+
 def graph_of(command: RunCommand) -> dict[str, object]:
     """The workflow that is asked for, with its values set."""
     from workflows.graph import bare_graph, read_json
-    from workflows.templates import fill, find_template
+    from workflows.templates import check_said, fill, find_template
 
     if command.template:
-        return fill(find_template(command.template, command.data_dir), command.values, is_draft=command.is_draft)
+        template = find_template(command.template, command.data_dir)
+        graph = fill(template, command.values, is_draft=command.is_draft)
+        check_said(template, graph)
+        return graph
     try:
         text = command.workflow.read_bytes()
     except OSError as error:

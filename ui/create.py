@@ -12,13 +12,13 @@ from typing import Any
 import gradio as gr
 
 from api import films
-from api.asking import checked, wish
+from api.asking import make_film
 from api.job_context import JobApi
 from api.job_models import FilmRequest
 from api.opening import estimated
 from api.users import User
 from errors import StillmotionError
-from ui.form import PACES, SOURCES, FormState, title_of
+from ui.form import SOURCES, FormState, in_language, title_of
 from ui.sentences import error_text, sentence
 from ui.words import duration, known, say
 from workflows.opening import open_workflow
@@ -64,10 +64,6 @@ class Creator:
         """Another template; what both have stays."""
         return replace(state, template=template, values={**state.values, **typed})
 
-    def pace(self, bucket: Any) -> Any:
-        """The word for a number, if it has one."""
-        return bucket if bucket in dict(PACES).values() else None
-
     def verb(self, state: FormState) -> str:
         return _VERBS.get(state.template, "form.make")
 
@@ -86,10 +82,11 @@ class Creator:
 
     def estimate_line(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
         """One line, as HTML: seconds, length, size, memory; or why it cannot be made."""
-        if lacks := self._lacks(state, user, values):
-            return html.escape(lacks)
+        lacks, text = self._lacks(state, user, values)
+        if lacks in SOURCES:
+            return html.escape(text)
         try:
-            found = estimated(self.api, self._request(state, values), user)
+            found = estimated(self.api, self._request(state, {name: value for name, value in values.items() if name != lacks}), user)
         except StillmotionError as error:
             if state.template == OWN and state.opened and state.opened["missing"] and isinstance(error, films.BadFields):
                 return html.escape(say(state.language, "form.lacks"))  # it stands above already
@@ -99,12 +96,11 @@ class Creator:
         return html.escape(" · ".join(parts)) + warnings
 
     def submit(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
-        if lacks := self._lacks(state, user, values):
-            return message("failed", text=lacks)
-        body = self._request(state, values)
+        lacks, text = self._lacks(state, user, values)
+        if lacks:
+            return message("lacks", field=lacks, text=text)
         try:
-            submission, _ = checked(self.api, wish(self.api, body, user), body, user)
-            job = self.api.store.submit(submission)
+            job = make_film(self.api, self._request(state, values), user)
         except StillmotionError as error:
             return message("failed", text=self._error(state, user, error))
         return message("submitted", jobs=[job.id])
@@ -114,11 +110,12 @@ class Creator:
         titles = {one.name: title_of({"title": one.title}, state.language) for one in self._template(state, user).fields().values()}
         return error_text(error, state.language, titles)
 
-    def _lacks(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
-        """What a person has to choose first, if there is something."""
-        fields = self._template(state, user).fields()
-        is_open = any(name in fields and not values.get(name) for name in SOURCES)
-        return say(state.language, "form.first") if is_open and state.template != OWN else ""
+    def _lacks(self, state: FormState, user: User, values: Mapping[str, Any]) -> tuple[str, str]:
+        """The first field that has to be given and is not, and what to say there; "" if there is none."""
+        for one in self._template(state, user).fields().values():
+            if one.required and not str(values.get(one.name) or "").strip():
+                return one.name, in_language(one.required, state.language)
+        return "", ""
 
     def _request(self, state: FormState, values: Mapping[str, Any]) -> FilmRequest:
         form = {"workflow": state.opened["workflow"]} if state.template == OWN and state.opened else {"template": state.template}

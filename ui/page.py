@@ -22,7 +22,7 @@ from api.job_context import JobApi
 from api.users import User
 from ui.create import OWN, Creator
 from ui.endpoints import Endpoints
-from ui.form import FormState, draw_fields, given_values
+from ui.form import PACES, FormState, draw_fields, given_values
 from ui.sentences import server_words
 from ui.theme import THEME
 from ui.words import read_texts, say, words
@@ -118,11 +118,12 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
     drawn = draw_fields(document, shown, draw_examples)
     if drawn.paces is not None:
         bucket = drawn.fields["motion_bucket_id"]
-        drawn.paces.input(lambda pace: pace, drawn.paces, bucket, queue=False, **hidden)
-        bucket.input(creator.pace, bucket, drawn.paces, queue=False, **hidden)
+        drawn.paces.input(None, drawn.paces, bucket, js="(pace) => pace", **hidden)
+        named = f"(bucket) => {json.dumps(list(dict(PACES).values()))}.includes(bucket) ? bucket : null"
+        bucket.input(None, bucket, drawn.paces, js=named, **hidden)
     if drawn.size is not None:
         sides = [drawn.fields["width"], drawn.fields["height"]]
-        drawn.size.input(lambda size: [int(side) for side in size.split(" x ")], drawn.size, sides, queue=False, **hidden)
+        drawn.size.input(None, drawn.size, sides, js='(size) => size.split(" x ").map(Number)', **hidden)
     kept = given_values(document, shown.values.keys(), shown.values.values(), is_own=is_own)
     estimate = gr.HTML(creator.estimate_line(shown, user, kept), elem_id="sm-estimate", apply_default_css=False)
     make = gr.Button(say(language, creator.verb(shown)), variant="primary", elem_id="sm-make")
@@ -135,6 +136,8 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
         return creator.estimate_line(shown, user_of(request), given_values(document, names, values, is_own=is_own))
 
     def choose(wanted: str, *values: Any) -> FormState:
+        if wanted == shown.template:  # Gradio says so whenever the keyboard passes by
+            return gr.skip()
         return creator.choose(wanted, shown, dict(zip(names, values, strict=True)))
 
     make.click(submit, components, bridge, queue=False, **hidden)

@@ -49,14 +49,13 @@ def _speed(node: object, name: str) -> float | None:
 
 
 def _of_sizes(work: list[Work]) -> Iterator[tuple[str, str]]:
+    uneven = {(one.width, one.height): one.node for one in reversed(work) if one.width % 8 or one.height % 8}  # each size once
+    for (width, height), i in reversed(uneven.items()):
+        yield i, f"{width}x{height} pixels become {width // 8 * 8}x{height // 8 * 8}: both sides are multiples of 8."
     for one in work:
         low, high = _USUAL_PIXELS[one.kind]
-        if one.checkpoint.startswith(_DEMO) or not one.width:
-            continue
-        if not low <= one.width * one.height <= high:
+        if one.width and not one.checkpoint.startswith(_DEMO) and not low <= one.width * one.height <= high:
             yield one.node, f"{one.width}x{one.height} pixels is far from what such models were trained for; expect odd pictures."
-        if one.width % 8 or one.height % 8:
-            yield one.node, f"{one.width}x{one.height} is no multiple of 8; {one.width // 8 * 8}x{one.height // 8 * 8} will be made."
 
 
 def _of_ignored(workflow: Workflow) -> Iterator[tuple[str, str]]:

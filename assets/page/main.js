@@ -1,6 +1,7 @@
 // Starts the page: header, views, panels. Everything live is drawn here from the server's API; the form is Gradio's.
 
 import { appeared, el, replace } from "./dom.js";
+import { mount as mountForm, pointOut } from "./form.js";
 import { mount as mountJob, place } from "./job.js";
 import { mount as mountLibrary } from "./library.js";
 import { mount as mountModels } from "./models.js";
@@ -53,6 +54,7 @@ window.stillmotion = {
     const { kind, ...data } = JSON.parse(message);
     if (kind === "submitted") show("create", { job: data.jobs[0], isNew: true });
     if (kind === "failed") toast(data.text, { isBad: true });
+    if (kind === "lacks") pointOut(data.field, data.text);
     if (kind === "note") toast(say(data.key));
   },
 };
@@ -91,6 +93,7 @@ function drawHeader(header) {
     say(`nav.${view}`), view === "queue" ? el("span", { class: "sm-badge", id: "sm-badge" }) : null);
   const other = language() === "en" ? "zh" : "en";
   const isDark = document.body.classList.contains("dark");
+  const focus = [...header.querySelectorAll("a, button")].indexOf(document.activeElement);
   replace(header,
     el("strong", { class: "sm-name" }, "Stillmotion"),
     el("nav", { id: "sm-nav", "aria-label": say("nav.label") }, VIEWS.map(link)),
@@ -102,6 +105,7 @@ function drawHeader(header) {
     about.signs_in ? el("form", { method: "post", action: "logout", class: "sm-out", on: { submit: () => sessionStorage.removeItem(DRAFT) } }, el("button", { class: "sm-button sm-quiet", title: about.user }, say("sign.out"))) : null,
   );
   document.querySelectorAll("#sm-nav [data-view]").forEach((one) => mark(one));
+  if (focus >= 0) header.querySelectorAll("a, button")[focus]?.focus(); // the keyboard stays where it was
 }
 
 function bell() {
@@ -147,6 +151,7 @@ async function start() {
   onLanguage(drawNotices);
   watchConnection(document.getElementById("sm-connection"));
   mountJob(document.getElementById("sm-job"), page);
+  mountForm(document.getElementById("sm-form"));
   mountOpen(document.getElementById("sm-form"), page);
   mountQueue(document.getElementById("sm-queue"), page);
   mountLibrary(document.getElementById("sm-library"), page);
@@ -158,7 +163,8 @@ async function start() {
   onLanguage((wanted) => tell("language", { language: wanted }));
   window.addEventListener("hashchange", () => show(location.hash.slice(1)));
   document.addEventListener("keydown", (event) => {
-    if ((event.ctrlKey || event.metaKey) && event.key === "Enter") document.querySelector("#sm-make")?.click();
+    if ((event.ctrlKey || event.metaKey) && event.key === "Enter" && page.view === "create") document.querySelector("#sm-make")?.click();
+    if (event.key === "Escape") document.querySelector("#sm-toasts > :last-child")?.remove();
   });
   show(location.hash.slice(1), { job: new URL(location.href).searchParams.get("job") });
 }

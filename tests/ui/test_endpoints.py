@@ -95,6 +95,13 @@ def test_a_film_with_its_files_and_settings(endpoints: Endpoints, client: Client
     assert endpoints.cached() == []
 
 
+def test_metadata_can_be_left_out(endpoints: Endpoints, client: Client) -> None:
+    *_, settings = made(client, "a red boat", metadata=False, api_name="/film")
+    assert settings["values"]["metadata"] is False
+    assert endpoints.ask("POST", "/api/open", json={"job": settings["job"]}).json()["values"]["metadata"] is False
+    assert made(client, "a red boat", api_name="/still")[-1]["values"]["metadata"] is True
+
+
 def test_a_still(endpoints: Endpoints, client: Client) -> None:
     png, settings = made(client, "a green balloon", api_name="/still")
     assert Path(png).name == f"{settings['job'][:8]}.png"
@@ -135,6 +142,15 @@ def test_a_wrong_value_is_refused_before_anything_is_begun(endpoints: Endpoints,
     with pytest.raises(AppError, match=says) as caught:
         made(client, "a boat", **values, api_name="/film")
     assert caught.value.title == "bad_input"
+    assert len(endpoints.jobs()) == before
+
+
+@pytest.mark.parametrize("call", ["/film", "/still"])
+def test_a_film_of_nothing_is_refused(endpoints: Endpoints, client: Client, call: str) -> None:
+    before = len(endpoints.jobs())
+    for empty in ("", " "):
+        with pytest.raises(AppError, match=r"prompt is empty\. Say what"):
+            made(client, empty, api_name=call)
     assert len(endpoints.jobs()) == before
 
 

@@ -46,6 +46,12 @@ def test_every_field_of_every_template_is_drawn_with_its_bounds_and_its_help(nam
             assert f"({one['min']:g}–{one['max']:g})" in fields[key].info
 
 
+def test_help_is_the_template_s_in_the_language_of_the_person(tmp_path: Path) -> None:
+    assert drawn("text_to_film", tmp_path)["negative_prompt"].info == "What you do not want to see; empty is fine."
+    for one in drawn("text_to_film", tmp_path, language="zh").values():
+        assert any("\u4e00" <= letter <= "\u9fff" for letter in one.info)
+
+
 def test_values_and_language_are_the_states(tmp_path: Path) -> None:
     fields = drawn("text_to_film", tmp_path, values={"frames": 25, "prompt": "a boat"}, language="zh")
     assert (fields["frames"].value, fields["prompt"].value) == (25, "a boat")
@@ -77,6 +83,14 @@ def test_values_of_another_template_are_left_out_and_an_open_seed_of_an_opened_w
 def test_what_an_opened_workflow_holds_is_drawn_whatever_it_is(value: Any, tmp_path: Path) -> None:
     fields = drawn("text_to_film", tmp_path, values={"steps": value, "guidance": value, "checkpoint": value, "prompt": value})
     assert fields["steps"].value == str(value)
+
+
+@pytest.mark.parametrize("name", list(templates()))
+def test_metadata_is_a_switch_among_the_fields_of_the_file(name: str, tmp_path: Path) -> None:
+    assert drawn(name, tmp_path)["metadata"].value is True
+    assert drawn(name, tmp_path, values={"metadata": False})["metadata"].value is False
+    assert given_values(document(name, tmp_path), ["metadata"], [False]) == {"metadata": False}
+    assert document(name, tmp_path)["groups"][-1]["fields"][-1]["name"] == "metadata"
 
 
 def test_a_model_that_is_gone_stays_visible_in_its_field(tmp_path: Path) -> None:
