@@ -33,9 +33,8 @@ Report = Callable[[str, dict[str, Any]], None]
 class Runner:
     """The executor of this process: one job at a time. `make_engine` is called at the first one, since it loads PyTorch.
 
-    What the service knows of any executor, the `jobs/afar.py` of several machines too: it is a `Run` for `Worker`; `hands`, how many jobs
-    it does at once; `start` and whether it `is_started`, `close`, `release`, `device`, `cache_counts`, and whether it `hears` those who want
-    it to stop.
+    What the service knows of any executor, of `Afar` for several machines too: it is a `Run` for `Worker`; how many jobs it does at once,
+    `hands`; `start` and whether it `is_started`; `close`, `release`, `device`, `cache_counts`; whether it `hears` who wants it to stop.
     """
 
     hands, is_started = 1, True
