@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from api.access_settings import AccessSettings, Credentials
     from api.job_context import JobApi
+    from jobs.afar import Afar
     from jobs.service import Service
     from pipelines.progress import Progress
     from workflows.film import FilmResult
@@ -193,10 +194,11 @@ def serve(command: ServeCommand) -> int:
     from workflows.plugins import all_nodes
 
     # 1. Everything is made before anything is begun, so that what is wrong is said at once.
+    catalog = all_nodes(command.store.data_dir, command.has_custom_nodes)
     credentials = startup_credentials(command.host, command.token, command.users, command.no_auth)
     with (
         closing(listen(command.host, command.port)) as bound,
-        closing(Service(command.store, command.work, all_nodes(command.store.data_dir, command.has_custom_nodes))) as service,
+        closing(Service(command.store, command.work, catalog, executor=executor(command))) as service,
         closing(QueueJobs(service)) as queue_jobs,
         closing(Downloads(command.store.data_dir / "models", command.hub)) as downloads,
     ):
@@ -219,6 +221,22 @@ def serve(command: ServeCommand) -> int:
 
         Server(app, service, command.drain_seconds, begin).run(sockets=[bound])
     return 1 if service.failure else 0
+
+
+def executor(command: ServeCommand | WorkCommand) -> Afar | None:
+    """Who does the jobs, if not this process. Raises InputError where Ray is not installed."""
+    data_dir, work = command.store.data_dir.absolute(), command.work
+    if work.cluster is None:
+        return None
+    settings.ray_environment(data_dir / "ray.token", is_local=not work.cluster.address)
+    try:
+        from jobs.afar import Afar
+        from jobs.replica import ReplicaSettings
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise InputError("Replicas need a library that is not here.", "Install it: pip install -r requirements-ray.txt.") from error
+    return Afar(ReplicaSettings(data_dir, work.machine, work.cache_bytes, command.has_custom_nodes), work.cluster)
 
 
 def page_of(jobs: JobApi) -> Callable[[FastAPI], None]:
@@ -259,7 +277,8 @@ def work(command: WorkCommand) -> int:
     from workflows.plugins import all_nodes
 
     catalog = all_nodes(command.store.data_dir, command.has_custom_nodes)
-    with closing(Service(command.store, command.work, catalog, ends_when_empty=command.until_empty)) as service:
+    settled = {"executor": executor(command), "ends_when_empty": command.until_empty}
+    with closing(Service(command.store, command.work, catalog, **settled)) as service:
         asked = []
 
         def end(*_: object) -> None:

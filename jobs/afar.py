@@ -14,7 +14,6 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +27,19 @@ from jobs.job import Failure, Job, Outcome
 from jobs.publications import Journal
 from jobs.replica import STOP, Desk, Replica, ReplicaSettings
 from jobs.runner import Report, record
+from jobs.service_settings import ClusterSettings
+from jobs.webhooks import read_key
 from jobs.worker import Lost
 from pipelines.progress import IsCanceled
 
 log = logging.getLogger("stillmotion.afar")
 
 CODE = Path(__file__).parents[1]
+TOKEN = "ray.token"  # in the data directory; whoever knows it may run anything in the cluster of this machine
 LONGEST_JOB_SECONDS = 24 * 3600.0  # Ray gives a replica that has to go 20 seconds, and then kills it with its job
 _LOOK_SECONDS = 0.25  # between two looks whether somebody wants it to stop
 _STOP_SECONDS = 15.0  # a replica that was asked to stop may take so long; then nobody listens to it any more
 _GIVE_UP_SECONDS = 300.0  # so long no replica can be had
-
-
-@dataclass(frozen=True)
-class ClusterSettings:
-    """`address` of Ray's head; "" starts a cluster on this machine. `gpus` of a replica; None: one where there are any."""
-
-    address: str = ""
-    min_replicas: int = 0
-    max_replicas: int = 1
-    idle_seconds: float = 300.0
-    gpus: float | None = None
 
 
 class Afar:
@@ -115,6 +106,7 @@ class Afar:
         if self.cluster.address:
             ray.init(self.cluster.address, **told)
         else:
+            read_key(self.replica.data_dir / TOKEN)
             local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "object_store_memory": 2**28}
             ray.init(num_cpus=self.cluster.max_replicas, **local, **told)
 

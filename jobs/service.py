@@ -212,7 +212,8 @@ def _log_changes(event: JobEvent) -> None:
 def open_store(settings: StoreSettings, board: Board | None = None) -> JobStore:
     """The table of jobs. Raises StorageError."""
     tell = {"tell": board.publish} if board else {}
-    return JobStore(settings.database, min_free_bytes=settings.min_free_bytes, max_queued=settings.max_queued, **tell)
+    bounds = {name: getattr(settings, name) for name in ("min_free_bytes", "max_queued", "max_attempts")}
+    return JobStore(settings.database, **bounds, **tell)
 
 
 def make_folders(data_dir: Path) -> None:
