@@ -64,7 +64,7 @@ class Afar:
             target = serve.RunTarget(self._deployment().bind(self.replica), self._name, None)
             (handle,) = serve.run_many([target], wait_for_applications_running=False)
             self._handle = handle.options(stream=True)
-        except (ray.exceptions.RayError, RayServeException, ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises whatever it likes
             raise ClusterError(f"The Ray cluster cannot be used: {error}", "See docs/hosting.md, and the logs of Ray.") from error
 
     @property
@@ -72,6 +72,8 @@ class Afar:
         return self._handle is not None
 
     def close(self) -> None:
+        if not ray.is_initialized():  # what asks Serve for anything would start a cluster
+            return
         if self._handle is not None:
             serve.delete(self._name, _blocking=False)
         if not self.cluster.address:

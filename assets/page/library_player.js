@@ -3,7 +3,7 @@
 import { filmOf, isShown, isVideo, pathOf, place, stillsOf, suffix } from "./jobs_view.js";
 import { likeness, shownOf, stopped } from "./library_parts.js";
 
-const STAGES = ["loading", "still", "motion", "decoding", "encoding"];
+const STAGES = ["waking", "loading", "still", "motion", "decoding", "encoding"];
 const OPEN = ["queued", "running"];
 
 export function player(page, hooks) {
