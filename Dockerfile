@@ -25,6 +25,11 @@ RUN if [ "${DEVICE}" = cpu ]; then pip install --no-cache-dir --no-deps --index-
     && pip install --no-cache-dir --no-deps --require-hashes -r "requirements-${DEVICE}.lock" \
     && pip check
 
+# EXTRA=ray: replicas on several machines. EXTRA=mcp: MCP clients. Their locks name CUDA's libraries too, so they are for the build with CUDA.
+ARG EXTRA=
+COPY requirements-*.lock ./
+RUN if [ -n "${EXTRA}" ]; then pip install --no-cache-dir --no-deps --require-hashes -r "requirements-${EXTRA}.lock" && pip check; fi
+
 COPY assets assets
 COPY pipelines pipelines
 COPY workflows workflows

@@ -7,7 +7,7 @@ export PROMPT
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run film test lint format evaluate lock clean
+.PHONY: run film test test-ray lint format evaluate lock clean
 
 run: $(VENV)/installed  ## install, then serve the page and the API on this machine alone, at http://127.0.0.1:8000
 	@echo "Starting Stillmotion for this machine alone; Ctrl-C ends it. Options: make run OPTIONS=\"--port 8080\""
@@ -17,7 +17,10 @@ film: $(VENV)/installed  ## install, then make a film of a rocket taking off
 	$(BIN)/python app.py film "$$PROMPT"
 
 test: $(VENV)/installed-dev lint  ## install, then run every test; those of the page want a Chromium (apt-get install chromium)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not ray"
+
+test-ray: $(VENV)/installed-ray  ## several machines, played by this one: a cluster of Ray's; minutes
+	$(BIN)/python -m pytest -n 0 -m ray tests/jobs/test_executors.py tests/jobs/test_afar.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -50,6 +53,10 @@ $(VENV)/installed-dev: requirements.txt requirements-dev.txt | $(VENV)/bin/pytho
 	@echo "Installing into $(VENV); the first time this takes minutes."
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_OPTIONS) -r requirements-dev.txt
 	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-ray: requirements-ray.txt $(VENV)/installed-dev
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_OPTIONS) -r requirements-ray.txt
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -21,15 +21,13 @@ from run_options import BackupCommand, KeepCommand, ReindexCommand, RestoreComma
 from server_options import ServeCommand, WorkCommand
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fastapi import APIRouter, FastAPI
 
     from api.access_settings import AccessSettings, Credentials
     from api.job_context import JobApi
+    from jobs.afar import Afar
     from jobs.service import Service
     from pipelines.progress import Progress
-    from workflows.declare import Catalog
     from workflows.film import FilmResult
 
 
@@ -142,10 +140,11 @@ def run(command: RunCommand) -> int:
     from workflows.cache import Cache
     from workflows.folders import Folders
     from workflows.graph import Workflow
+    from workflows.plugins import all_nodes
     from workflows.run import Engine
 
     folders = Folders(command.data_dir)
-    workflow = Workflow.parse(graph_of(command), nodes(command.data_dir, command.has_custom_nodes), folders)
+    workflow = Workflow.parse(graph_of(command), all_nodes(command.data_dir, command.has_custom_nodes), folders)
     for entry in workflow.node_errors.values():
         for error in entry["errors"]:
             print(f"left out: {entry['class_type']}: {error['message']}: {error['details']}", file=sys.stderr)
@@ -202,12 +201,14 @@ def serve(command: ServeCommand) -> int:
     from api.server import ServerParts, comfy_context, job_api, make_server_app
     from api.serving import Server, address_of, listen
     from jobs.service import Service
+    from workflows.plugins import all_nodes
 
     # 1. Everything is made before anything is begun, so that what is wrong is said at once.
+    catalog = all_nodes(command.store.data_dir, command.has_custom_nodes)
     credentials = startup_credentials(command.host, command.token, command.users, command.no_auth)
     with (
         closing(listen(command.host, command.port)) as bound,
-        closing(Service(command.store, command.work, nodes(command.store.data_dir, command.has_custom_nodes))) as service,
+        closing(Service(command.store, command.work, catalog, executor=executor(command))) as service,
         closing(QueueJobs(service)) as queue_jobs,
         closing(Downloads(command.store.data_dir / "models", command.hub)) as downloads,
     ):
@@ -230,6 +231,22 @@ def serve(command: ServeCommand) -> int:
 
         Server(app, service, command.drain_seconds, begin).run(sockets=[bound])
     return 1 if service.failure else 0
+
+
+def executor(command: ServeCommand | WorkCommand) -> Afar | None:
+    """Who does the jobs, if not this process. Raises InputError where Ray is not installed."""
+    data_dir, work = command.store.data_dir.absolute(), command.work
+    if work.cluster is None:
+        return None
+    settings.ray_environment(data_dir / "ray.token", is_local=not work.cluster.address)
+    try:
+        from jobs.afar import Afar
+        from jobs.replica import ReplicaSettings
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise InputError("Replicas need a library that is not here.", "Install it: pip install -r requirements-ray.txt.") from error
+    return Afar(ReplicaSettings(data_dir, work.machine, work.cache_bytes, command.has_custom_nodes), work.cluster)
 
 
 def page_of(jobs: JobApi) -> Callable[[FastAPI], None]:
@@ -263,26 +280,15 @@ def access_settings(command: ServeCommand, credentials: Credentials) -> AccessSe
     )  # fmt: skip
 
 
-def nodes(data_dir: Path, has_custom_nodes: bool) -> Catalog:
-    """Ours, and people's own if they are asked for."""
-    from workflows.nodes import catalog
-    from workflows.plugins import with_plugins
-
-    if not has_custom_nodes:
-        return catalog()
-    found, problems = with_plugins(catalog(), data_dir / "custom_nodes")
-    for problem in problems:
-        logging.getLogger("stillmotion").warning("custom node %s", problem)
-    return found
-
-
 def work(command: WorkCommand) -> int:
     settings.quiet_environment()
     log_for_servers()
     from jobs.service import Service
+    from workflows.plugins import all_nodes
 
-    catalog = nodes(command.store.data_dir, command.has_custom_nodes)
-    with closing(Service(command.store, command.work, catalog, ends_when_empty=command.until_empty)) as service:
+    catalog = all_nodes(command.store.data_dir, command.has_custom_nodes)
+    settled = {"executor": executor(command), "ends_when_empty": command.until_empty}
+    with closing(Service(command.store, command.work, catalog, **settled)) as service:
         asked = []
 
         def end(*_: object) -> None:

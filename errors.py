@@ -16,6 +16,7 @@
     │   ├── HubRefusedError      a licence has to be accepted, or a token is needed      hub_refused
     │   ├── HubMissingError      there is no such file or repository                     hub_missing
     │   └── BadDownloadError     what came is not what the hub promised                  bad_download
+    ├── ClusterError             the machines that do the jobs cannot be had             cluster
     ├── EncodingError            a film could not be written, or did not read back       encoding
     └── Canceled                 somebody asked to stop; nothing is wrong                canceled
 
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class StillmotionError(Exception):
@@ -39,6 +41,16 @@ class StillmotionError(Exception):
         super().__init__(message if not hint else f"{message} {hint}")
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Whole in another process too, whatever its class is made from."""
+        return _again, (type(self), self.args, dict(vars(self)))
+
+
+def _again(kind: type[StillmotionError], args: tuple[Any, ...], known: dict[str, Any]) -> StillmotionError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(known)
+    return error
 
 
 class InputError(StillmotionError):
@@ -121,6 +133,10 @@ class HubMissingError(HubError):
 
 class BadDownloadError(HubError):
     code = "bad_download"
+
+
+class ClusterError(StillmotionError):
+    code = "cluster"
 
 
 class EncodingError(StillmotionError):

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cluster_options
 from errors import InputError
-from jobs.service_settings import GIB, StoreSettings, WorkSettings
+from jobs.service_settings import GIB, ClusterSettings, StoreSettings, WorkSettings
 from model_options import hub_settings
 from pipelines.hub import HubSettings
 from pipelines.parameters import Choice, MachineSettings, check, declarations
@@ -152,6 +153,25 @@ _WORK = (
         alone=True,
     ),
 )
+_CLUSTER = (
+    Option(
+        "--executor",
+        cluster_options.executor,
+        "NAME",
+        "local",
+        "who does the jobs: local, this process; or ray, replicas on one or more machines",
+    ),
+    Option(
+        "--ray-address",
+        cluster_options.ray_address,
+        "HOST:PORT",
+        "",
+        "Ray's head, to join its cluster (default: one is started on this machine)",
+    ),
+    Option("--min-replicas", _count, "N", 0, "so many replicas are there even if no job waits"),
+    Option("--max-replicas", cluster_options.replicas, "N", 2, "and so many at most, one GPU each"),
+    Option("--replica-idle", _positive, "SECONDS", 300.0, "after so long without a job a replica goes"),
+)
 _PRIVATE = tuple(option for option in _WORK if option.flag == "--webhook-private")
 _SERVER = (
     Option("--listen", str, "HOST", "127.0.0.1", "where to listen; without HOST everywhere", alone="0.0.0.0"),
@@ -211,11 +231,11 @@ def serve_command(options: argparse.Namespace, environment: Mapping[str, str], d
     """Raises InputError."""
     is_said = options.no_auth is not None or "STILLMOTION_NO_AUTH" in environment
     environment = space_environment(environment, has_credentials=bool(options.token or options.users))
-    given = _settled(options, environment, (*_SERVER, *_STORE, *_WORK))
+    given = _settled(options, environment, (*_SERVER, *_STORE, *_WORK, *_CLUSTER))
     same = ("port", "token", "users", "no_auth", "allowed_hosts", "allowed_origins", "trusted_proxies", "root_path")
     work = _work_settings(options, environment, given)
     return ServeCommand(
-        _store_settings(given, data_dir), work, host=given["listen"], drain_seconds=given["drain"],
+        _store_settings(given, data_dir, work.cluster), work, host=given["listen"], drain_seconds=given["drain"],
         has_custom_nodes=given["enable_custom_nodes"], has_page=not given["no_ui"], hub=hub_settings(environment), has_mcp=given["mcp"],
         notices=space_notices(environment, data_dir, no_auth=given["no_auth"]), may_be_framed=is_space(environment),
         everybody_is_admin=is_said or not is_space(environment),
@@ -225,9 +245,10 @@ def serve_command(options: argparse.Namespace, environment: Mapping[str, str], d
 
 def work_command(options: argparse.Namespace, environment: Mapping[str, str], data_dir: Path) -> WorkCommand:
     """Raises InputError."""
-    given = _settled(options, environment, (*_STORE, *_WORK))
+    given = _settled(options, environment, (*_STORE, *_WORK, *_CLUSTER))
     work = _work_settings(options, environment, given)
-    return WorkCommand(_store_settings(given, data_dir), work, given["drain"], given["enable_custom_nodes"], options.until_empty)
+    store = _store_settings(given, data_dir, work.cluster)
+    return WorkCommand(store, work, given["drain"], given["enable_custom_nodes"], options.until_empty)
 
 
 def store_settings(options: argparse.Namespace, environment: Mapping[str, str], data_dir: Path) -> StoreSettings:
@@ -242,18 +263,20 @@ def machine_settings(options: argparse.Namespace, environment: Mapping[str, str]
     return machine
 
 
-def _store_settings(given: Mapping[str, Any], data_dir: Path) -> StoreSettings:
+def _store_settings(given: Mapping[str, Any], data_dir: Path, cluster: ClusterSettings | None = None) -> StoreSettings:
     database = given["database"] or data_dir / DATABASE
     pixel_steps, free = int(given["max_work"] * _MILLION), int(given["min_free"] * GIB)
-    return StoreSettings(data_dir, database, given["max_queued"], pixel_steps, free)
+    more = {"max_attempts": cluster_options.LOST_AFAR} if cluster else {}
+    return StoreSettings(data_dir, database, given["max_queued"], pixel_steps, free, **more)
 
 
 def _work_settings(options: argparse.Namespace, environment: Mapping[str, str], given: Mapping[str, Any]) -> WorkSettings:
     machine = machine_settings(options, environment)
     keep_bytes = None if given["keep_gib"] is None else int(given["keep_gib"] * GIB)
     return WorkSettings(
-        machine, int(given["cache_gib"] * GIB), given["idle_unload"], given["keep_days"], keep_bytes, given["webhook_private"]
-    )
+        machine, int(given["cache_gib"] * GIB), given["idle_unload"], given["keep_days"], keep_bytes, given["webhook_private"],
+        cluster_options.cluster_settings(given, machine),
+    )  # fmt: skip
 
 
 def _settled(options: argparse.Namespace, environment: Mapping[str, str], known: Any) -> dict[str, Any]:
@@ -276,6 +299,7 @@ def _read_variable(option: Option, text: str) -> Any:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     _add(parser.add_argument_group("jobs"), (*_STORE, *_WORK))
+    _add(parser.add_argument_group("several machines"), _CLUSTER)
     add_machine(parser)
 
 

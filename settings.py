@@ -257,6 +257,16 @@ def _settled(options: argparse.Namespace, given: dict[str, dict[str, Any]]) -> d
     return given | {"still": first | still, "motion": {"seed": motion_seed} | motion}
 
 
+def ray_environment(token: Path, *, is_local: bool) -> None:
+    """What Ray reads from the environment when it is imported: it tells nobody of its use, and lets nobody in without a token. Of a cluster
+    on this machine it is in the file `token`; that of another is given by hand, as RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."""
+    usual = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"} | (
+        {"RAY_AUTH_TOKEN_PATH": str(token.absolute())} if is_local else {}
+    )
+    for name, value in usual.items():
+        os.environ.setdefault(name, value)
+
+
 def quiet_environment() -> None:
     """Settings that third-party libraries read from the environment when they are imported: no hub, no telemetry, no advice."""
     for name, value in {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}.items():

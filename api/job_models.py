@@ -25,7 +25,7 @@ class OutputModel(BaseModel):
 
 
 class ProgressModel(BaseModel):
-    stage: str = Field(description="loading, still, motion, decoding or encoding")
+    stage: str = Field(description="waking (a machine is waited for), loading, still, motion, decoding or encoding")
     node: str
     step: int
     total: int

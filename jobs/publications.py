@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.table import JobTable
+from pipelines.filenames import identity
 
 _JOB = "(SELECT seq FROM jobs WHERE id = :job_id)"
 _OF_NODE = f"job = {_JOB} AND node_id = :node_id"
@@ -111,16 +112,6 @@ class Journal:
 
     def written(self, node: str, key: str, ui: dict[str, Any], files: Sequence[Path]) -> None:
         self.store.written(self.job_id, node, key, ui, [str(path.absolute()) for path in files])
-
-
-def identity(path: Path) -> str:
-    """Tells a file from all others, under whatever names it is linked; "" if there is none. Numbers of files are given out again once one
-    is gone, so its time belongs to it."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ""
-    return f"{status.st_dev}:{status.st_ino}:{status.st_mtime_ns}"
 
 
 def _take_back(part: str, target: str, file: str) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.job import VERIFIES, Job, Outcome, Output
 from jobs.keeping import record_of
 from jobs.publications import Journal
+from pipelines.parameters import MachineSettings
 from pipelines.progress import IsCanceled, Progress
 from pipelines.values import Saved
 from workflows.advice import advice
@@ -31,7 +32,13 @@ Report = Callable[[str, dict[str, Any]], None]
 
 
 class Runner:
-    """`make_engine` is called at the first job, since it loads PyTorch. A `Run` for `Worker`."""
+    """The executor of this process: one job at a time. `make_engine` is called at the first one, since it loads PyTorch.
+
+    What the service knows of any executor, of `Afar` for several machines too: it is a `Run` for `Worker`; how many jobs it does at once,
+    `hands`; `start` and whether it `is_started`; `close`, `release`, `device`, `cache_counts`; whether it `hears` who wants it to stop.
+    """
+
+    hands, is_started = 1, True
 
     def __init__(self, data_dir: Path, catalog: Catalog, make_engine: Callable[[], Engine]) -> None:
         self.data_dir, self.catalog, self._make_engine = data_dir.absolute(), catalog, make_engine
@@ -40,13 +47,42 @@ class Runner:
     def engine(self) -> Engine:
         return self._make_engine()
 
+    def start(self) -> None:
+        """Before the first job."""
+
+    def close(self) -> None:
+        """After the last one."""
+
     def release(self) -> None:
         """Give the memory back that loaded models and kept results take."""
         if "engine" in self.__dict__:
             self.engine.idle()
 
+    @property
+    def hears(self) -> bool:
+        """Not while PyTorch is being loaded."""
+        return "engine" in self.__dict__ and "placement" in vars(self.engine)
+
+    def device(self) -> Mapping[str, Any] | None:
+        """What jobs run on, with ComfyUI's keys; None as long as no job has run."""
+        if not self.hears:
+            return None
+        from pipelines.device_report import device_report
+
+        return device_report(self.engine.placement.device)
+
+    def cache_counts(self) -> tuple[int, int]:
+        """Hits and misses."""
+        return (self.engine.cache.hits, self.engine.cache.misses) if "engine" in self.__dict__ else (0, 0)
+
     def __call__(self, job: Job, report: Report, is_canceled: IsCanceled, journal: Journal) -> Outcome:
         """Raises StillmotionError, with the node in `node`; Canceled."""
+        outcome = self.work(job, report, is_canceled, journal)
+        record(self.data_dir, job, outcome)
+        return outcome
+
+    def work(self, job: Job, report: Report, is_canceled: IsCanceled, journal: Journal) -> Outcome:
+        """Without a record in the library. Raises as a call."""
         folders = Folders(self.data_dir, job.owner)
         workflow = Workflow.parse(job.workflow, self.catalog, folders, job.targets)
         if set(job.targets or ()) - set(workflow.targets):  # a file that was there when it was submitted
@@ -57,9 +93,7 @@ class Runner:
             journal=_Account(journal), keeps_metadata=not job.extra.get(WITHOUT_METADATA), is_fresh=VERIFIES in job.extra,
             shows_previews=True,
         )  # fmt: skip
-        outcome = outcome_of(run, advice(workflow, folders), folders)
-        record(self.data_dir, job, outcome)
-        return outcome
+        return outcome_of(run, advice(workflow, folders), folders)
 
 
 class _Teller:
@@ -101,6 +135,14 @@ class _Account:
 
     def done(self, node: str, key: str, saved: Saved) -> None:
         self.journal.written(node, key, saved.ui, saved.files)
+
+
+def make_engine(machine: MachineSettings, cache_folder: Path, cache_bytes: int) -> Engine:
+    """It loads PyTorch."""
+    from workflows.cache import Cache
+    from workflows.run import Engine
+
+    return Engine(machine, cache=Cache(cache_folder, disk_bytes=cache_bytes))
 
 
 def outcome_of(run: Run, said: Sequence[str], folders: Folders) -> Outcome:

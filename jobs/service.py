@@ -13,18 +13,19 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import StillmotionError
 from jobs import webhooks
+from jobs.crew import Crew
 from jobs.job import ENDED, Job, Outcome
 from jobs.keeping import keep_within
 from jobs.progress import Board, JobEvent
 from jobs.publications import Journal
 from jobs.queues import Queues
-from jobs.runner import Runner
+from jobs.runner import Runner, make_engine
 from jobs.service_settings import FOLDERS, StoreSettings, WorkSettings
 from jobs.store import JobStore
 from jobs.webhooks import Webhooks
@@ -34,6 +35,7 @@ from pipelines.progress import IsCanceled
 from workflows.declare import Catalog
 
 if TYPE_CHECKING:
+    from jobs.afar import Afar
     from workflows.run import Engine
 
 log = logging.getLogger("stillmotion.service")
@@ -43,22 +45,31 @@ STARTING, READY, DRAINING = "starting", "ready", "draining"
 
 
 class Service:
-    """`run` does the work in place of the engine, where another is given. Opening raises StorageError, UnreadableFileError."""
+    """`executor` does the jobs, in place of the one of this process; `run` does the work in its place. Opening raises StorageError,
+    UnreadableFileError."""
 
     def __init__(
-        self, store: StoreSettings, work: WorkSettings, catalog: Catalog, *, run: Run | None = None, ends_when_empty: bool = False
+        self,
+        store: StoreSettings,
+        work: WorkSettings,
+        catalog: Catalog,
+        *,
+        executor: Runner | Afar | None = None,
+        run: Run | None = None,
+        ends_when_empty: bool = False,
     ) -> None:
         make_folders(store.data_dir)
         key = webhooks.read_key(store.data_dir / "webhook.key")
         self.settings, self.work, self.catalog, self.ends_when_empty = store, work, catalog, ends_when_empty
         self.board = Board()
         self.store = open_store(store, self.board)
-        self.runner = Runner(store.data_dir, catalog, self._make_engine)
+        self.runner = executor or Runner(store.data_dir, catalog, self._make_engine)
         self._run_one = run or self.runner
-        self.worker = Worker(self.store, self._run, self.board, on_idle=self._idle, on_pause=self.runner.release)
+        hooks = {"on_idle": self._idle, "on_pause": self.runner.release}
+        one_or_more = Worker if self.runner.hands == 1 else partial(Crew, hands=self.runner.hands)
+        self.worker = one_or_more(self.store, self._run, self.board, **hooks)
         self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
         self._stop, self._failure = threading.Event(), ""
-        self._engine: Engine | None = None
         self._is_release_due = self._was_idle_long = False
         self._keeping = threading.Thread(target=self._keep, name="housekeeping", daemon=True)
         self.webhooks = Webhooks(self.store, self.board, key, allows_private=work.webhook_private)
@@ -90,12 +101,11 @@ class Service:
     @property
     def is_stuck(self) -> bool:
         """The time to end is over, and PyTorch is still being loaded, which hears nobody."""
-        is_loaded = self._engine is not None and "placement" in vars(self._engine)
-        return self.worker.is_overdue and bool(self.worker.running) and not is_loaded
+        return self.worker.is_overdue and bool(self.worker.running) and not self.runner.hears
 
     def give_up(self) -> None:
         """What runs goes back into the line at once, for those who then end the process. Raises StorageError."""
-        if job_id := self.worker.running:
+        for job_id in self.worker.running:
             self.store.requeue(job_id)
 
     def close(self) -> None:
@@ -107,6 +117,7 @@ class Service:
             self._keeping.join()
             self._unsubscribe()
             self.webhooks.stop()
+        self.runner.close()
         if "queues" in self.__dict__:
             self.queues.close()
         self.store.close()
@@ -129,6 +140,8 @@ class Service:
             return DRAINING, f"The worker has ended: {self._failure}"
         if self.worker.is_draining or self.is_over:
             return DRAINING, "The server is about to end; no job is begun any more."
+        if not self.runner.is_started:
+            return STARTING, "The other machines are not there yet."
         return READY, ""
 
     def release(self) -> None:
@@ -137,24 +150,15 @@ class Service:
 
     def device(self) -> Mapping[str, Any] | None:
         """What jobs run on, with ComfyUI's keys; None as long as no job has run."""
-        if self._engine is None or "placement" not in vars(self._engine):
-            return None
-        from pipelines.device_report import device_report
-
-        return device_report(self._engine.placement.device)
+        return self.runner.device()
 
     def cache_counts(self) -> tuple[int, int]:
         """Hits and misses."""
-        return (self._engine.cache.hits, self._engine.cache.misses) if self._engine else (0, 0)
+        return self.runner.cache_counts()
 
     def _make_engine(self) -> Engine:
         """In the worker's thread: it loads PyTorch."""
-        from workflows.cache import Cache
-        from workflows.run import Engine
-
-        cache = Cache(self.settings.data_dir / "cache", disk_bytes=self.work.cache_bytes)
-        self._engine = Engine(self.work.machine, cache=cache)
-        return self._engine
+        return make_engine(self.work.machine, self.settings.data_dir / "cache", self.work.cache_bytes)
 
     def _run(self, job: Job, report: Report, is_canceled: IsCanceled, journal: Journal) -> Outcome:
         try:
@@ -164,6 +168,7 @@ class Service:
 
     def _work(self) -> None:
         try:
+            self.runner.start()
             self.worker.run_forever(self._stop)
         except Exception as error:
             self._failure = str(error) if isinstance(error, StillmotionError) else type(error).__name__
@@ -207,7 +212,8 @@ def _log_changes(event: JobEvent) -> None:
 def open_store(settings: StoreSettings, board: Board | None = None) -> JobStore:
     """The table of jobs. Raises StorageError."""
     tell = {"tell": board.publish} if board else {}
-    return JobStore(settings.database, min_free_bytes=settings.min_free_bytes, max_queued=settings.max_queued, **tell)
+    bounds = {name: getattr(settings, name) for name in ("min_free_bytes", "max_queued", "max_attempts")}
+    return JobStore(settings.database, **bounds, **tell)
 
 
 def make_folders(data_dir: Path) -> None:

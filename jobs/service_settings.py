@@ -13,13 +13,15 @@ FOLDERS = ("models/checkpoints", "models/loras", "models/vae", "input", "output"
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """`max_queued` 0: no bound. `max_pixel_steps`: how much work one job may be, in pixels times frames times steps; 0: no bound."""
+    """`max_queued` 0: no bound. `max_pixel_steps`: how much work one job may be, in pixels times frames times steps; 0: no bound.
+    `max_attempts`: so often a job may be lost with whoever does it."""
 
     data_dir: Path
     database: Path
     max_queued: int = 0
     max_pixel_steps: int = 0
     min_free_bytes: int = 0
+    max_attempts: int = 2
 
     @property
     def queues_path(self) -> Path:
@@ -27,9 +29,21 @@ class StoreSettings:
 
 
 @dataclass(frozen=True)
+class ClusterSettings:
+    """`address` of Ray's head; "" starts a cluster on this machine. `gpus` of a replica; None: one where there are any."""
+
+    address: str = ""
+    min_replicas: int = 0
+    max_replicas: int = 2
+    idle_seconds: float = 300.0
+    gpus: float | None = None
+
+
+@dataclass(frozen=True)
 class WorkSettings:
     """`idle_unload_seconds`: after so long without a job the memory of models is given back; 0: never. `keep_days`, `keep_bytes`: what of
-    the results is kept; None: all. `webhook_private`: webhooks may go to this machine and its network."""
+    the results is kept; None: all. `webhook_private`: webhooks may go to this machine and its network.
+    `cluster`: who does the jobs; None: this process."""
 
     machine: MachineSettings = AUTOMATIC
     cache_bytes: int = 8 * GIB
@@ -37,3 +51,4 @@ class WorkSettings:
     keep_days: float | None = None
     keep_bytes: int | None = None
     webhook_private: bool = False
+    cluster: ClusterSettings | None = None

@@ -29,7 +29,7 @@ from jobs.rows import file_columns, outcome_columns, to_json
 
 log = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 2
+_UNPAID = ("waking", "loading")  # stages that are nobody's work
 _NOTHING = Outcome()
 _WAITING_OF = "SELECT id FROM jobs WHERE status = 'queued' AND owner = ? ORDER BY number, seq"
 _USED = """
@@ -84,8 +84,8 @@ class JobStore(Line, History, Retention, Publications):
     def recover(self) -> list[Job]:
         """Take the worker's lock, and deal with what ran when its last holder died; gives those jobs as they are now.
 
-        They wait again at their old places. One that was started twice is failed, since it may have taken the process down; one that
-        should have been stopped is canceled. Raises StorageError if another process works on this database.
+        They wait again at their old places. One that was started `max_attempts` times is failed, since it may have taken the process down;
+        one that should have been stopped is canceled. Raises StorageError if another process works on this database.
         """
         self.worker_lock.take()
         with self._changing() as (connection, events):
@@ -94,6 +94,15 @@ class JobStore(Line, History, Retention, Publications):
             for job in lost:
                 self._recover_one(connection, events, job)
             return [self._job(connection, job.id) for job in lost]
+
+    def lose(self, job_id: str) -> bool:
+        """Whoever did it is gone: as `recover`, for this job. False if it is not running. Raises UnknownJobError."""
+        with self._changing() as (connection, events):
+            job = self._job(connection, job_id)
+            if job.status != JobStatus.RUNNING:
+                return False
+            self._recover_one(connection, events, job)
+            return True
 
     @cached_property
     def worker_lock(self) -> WorkerLock:
@@ -112,18 +121,19 @@ class JobStore(Line, History, Retention, Publications):
             seconds = self.seconds_since(job_id, row["started"])
             connection.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", file_columns(row["seq"], outcome.all_files()))
             job = self._update(connection, job_id, JobStatus.RUNNING, values | {"status": status, "ended": now, "run_seconds": seconds})
-            used = sum(spent for stage, spent in outcome.stage_seconds.items() if stage != "loading")
+            used = sum(spent for stage, spent in outcome.stage_seconds.items() if stage not in _UNPAID)
             connection.execute(_USED, (row["owner"], time.strftime("%Y-%m-%d", time.gmtime(now)), used))
             events.append(JobEvent(job_id, status.value, {"job": job}))
         self._began.pop(job_id, None)
         return True
 
     def _recover_one(self, connection: sqlite3.Connection, events: list[JobEvent], job: Job) -> None:
+        self._began.pop(job.id, None)
         if job.is_cancel_requested:
             ended = {"status": JobStatus.CANCELED, "ended": self.clock()}
             job = self._update(connection, job.id, JobStatus.RUNNING, ended)
             events.append(JobEvent(job.id, "canceled", {"job": job}))
-        elif job.attempts >= MAX_ATTEMPTS:
+        elif job.attempts >= self.max_attempts:
             failure = Failure(
                 "crashed",
                 f"Stillmotion ended abruptly each of the {job.attempts} times it worked on this job.",
@@ -138,7 +148,7 @@ class JobStore(Line, History, Retention, Publications):
             events.append(JobEvent(job.id, "failed", {"job": job}))
         else:
             self._back_in_line(connection, events, job.id, {})
-            log.warning("The job %s ran when the last process ended; it waits again.", job.id)
+            log.warning("The job %s ran when whoever did it ended; it waits again.", job.id)
 
     def _back_in_line(self, connection: sqlite3.Connection, events: list[JobEvent], job_id: str, more: dict[str, Any]) -> bool:
         """Its owner's turn is given back too, so that the same job comes next."""

@@ -28,7 +28,8 @@ class JobTable:
 
     `clock` gives unix seconds. `steady` measures how long a run takes: the monotonic clock, or `clock` where another one is given.
     `tell` hears of every change, after it is on the disk and in the order of the changes; it must be quick and must not raise.
-    Below `min_free_bytes` on the disk, or with `max_queued` jobs waiting (0: no bound), no job is taken.
+    Below `min_free_bytes` on the disk, or with `max_queued` jobs waiting (0: no bound), no job is taken. One that was lost `max_attempts`
+    times is not tried again.
     """
 
     def __init__(
@@ -40,11 +41,12 @@ class JobTable:
         tell: Tell = ignore,
         min_free_bytes: int = 0,
         max_queued: int = 0,
+        max_attempts: int = 2,
         busy_seconds: float = 10.0,
     ) -> None:
         self.clock, self.tell = clock, tell
         self.steady = steady or (time.monotonic if clock is time.time else clock)
-        self.min_free_bytes, self.max_queued = min_free_bytes, max_queued
+        self.min_free_bytes, self.max_queued, self.max_attempts = min_free_bytes, max_queued, max_attempts
         self.database = Database(path, MIGRATIONS, APPLICATION_ID, busy_seconds=busy_seconds)
         self._began: dict[str, float] = {}  # what runs in this process: when by `steady`
 

@@ -25,6 +25,10 @@ Report = Callable[[EventKind, dict[str, Any]], None]
 Run = Callable[[Job, Report, Callable[[], bool], Journal], Outcome]
 
 
+class Lost(Exception):
+    """Of a `Run`: the process or the machine that did the job is gone."""
+
+
 def nothing_to_do(seconds_idle: float) -> None:
     """An `on_idle` for workers whose idleness nobody uses."""
 
@@ -35,7 +39,8 @@ def nothing_more() -> None:
 
 class Worker:
     """`run(job, report, is_canceled, journal)` does the work. `report(kind, data)` takes the kinds and data of `JobEvent` that tell of
-    progress; `is_canceled()` is asked between steps, and when it says yes `run` raises Canceled; `journal` knows which files are out.
+    progress; `is_canceled()` is asked between steps, and when it says yes `run` raises Canceled; `journal` knows which files are out. A job
+    whose `run` raises Lost waits again at its old place.
 
     `on_idle(seconds)` is called again and again while there is nothing to do, `on_pause()` once when the queue is paused and the last
     job is over. The worker looks for jobs of other processes every `poll_seconds`; those of its own wake it at once.
@@ -55,7 +60,8 @@ class Worker:
     ) -> None:
         self.store, self.run, self.board, self.name = store, run, board, name
         self.on_idle, self.on_pause, self.poll_seconds, self.steady = on_idle, on_pause, poll_seconds, steady
-        self.running = ""  # the job that is being done
+        self.running: tuple[str, ...] = ()  # the job that is being done
+        self.is_at_work = False  # or about to be
         self._deadline: float | None = None  # by `steady`; set once we should come to an end
         self._unwritten: tuple[Job, Callable[[], object]] | None = None  # how a job ended, until it is on the disk
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # a signal handler may put into it, whatever it interrupts
@@ -85,25 +91,35 @@ class Worker:
 
         Raises StorageError if the store cannot be read or written: how a job ended is then kept, and written by the next step.
         """
-        self._write_what_is_left()
-        job = None if self.is_draining else self.store.claim(self.name)
-        if job is None:
-            return None
-        self._unwritten = job, self._ending_of(job)
-        self._write_what_is_left()
-        return self.store.get(job.id)
+        self.is_at_work = True
+        try:
+            self._write_what_is_left()
+            job = None if self.is_draining else self.store.claim(self.name)
+            if job is None:
+                return None
+            self._unwritten = job, self._ending_of(job)
+            self._write_what_is_left()
+            return self.store.get(job.id)
+        finally:
+            self.is_at_work = False
 
     def run_forever(self, stop: threading.Event) -> None:
         """Work until `stop` is set (seen within `poll_seconds`) or `drain` was called, and the job that runs then is over.
 
         Raises StorageError if another process works on this database."""
         self.store.recover()
+        try:
+            self.work(stop)
+        finally:
+            self.store.worker_lock.release()
+
+    def work(self, stop: threading.Event) -> None:
+        """As `run_forever`, for one of several who work on the same database in this process, which holds its lock."""
         unsubscribe = self.board.subscribe(self._notice)
         try:
             self._work(stop)
         finally:
             unsubscribe()
-            self.store.worker_lock.release()
 
     def _work(self, stop: threading.Event) -> None:
         idle_since, was_paused = self.steady(), False
@@ -145,13 +161,16 @@ class Worker:
 
     def _ending_of(self, job: Job) -> Callable[[], object]:
         """Run the job; gives what writes down how it ended."""
-        seen, self.running = _Seen(job.id, self.board, self.steady), job.id
+        seen, self.running = _Seen(job.id, self.board, self.steady), (job.id,)
         try:
             outcome = self.run(job, seen.report, lambda: self._is_canceled(job.id), self.store.journal(job.id))
             return lambda: self.store.finish(job.id, outcome)
         except Canceled:
             outcome = seen.until_now()
             return lambda: self._put_back(job.id) or self.store.finish_canceled(job.id, outcome)
+        except Lost as lost:
+            log.warning("Whoever did the job %s is gone: %s", job.id, lost)
+            return lambda: self.store.lose(job.id)
         except StillmotionError as error:
             log.warning("The job %s failed: %s", job.id, error)
             failure, outcome = Failure.of(error), seen.until_now()
@@ -164,7 +183,7 @@ class Worker:
                 self.store.requeue(job.id) or self.store.finish_canceled(job.id, seen.until_now())
             raise
         finally:
-            self.running = ""
+            self.running = ()
 
     def _write_what_is_left(self) -> None:
         """How the last job ended. It is forgotten only once it is on the disk. What cannot be written down at all is our mistake."""

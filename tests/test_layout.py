@@ -19,6 +19,7 @@ LAYERS = (
     "ui",
     "model_options",
     "space_options",
+    "cluster_options",
     "server_options",
     "job_options",
     "run_options",

@@ -6,7 +6,7 @@ import pytest
 
 import settings
 from errors import InputError
-from jobs.service_settings import GIB
+from jobs.service_settings import GIB, ClusterSettings
 from pipelines.parameters import MachineSettings, declarations
 from server_options import ServeCommand, WorkCommand
 
@@ -104,3 +104,39 @@ def test_a_worker_has_what_concerns_jobs() -> None:
     assert (command.until_empty, command.drain_seconds, command.work.keep_bytes) == (True, 1, 2 * GIB)
     with pytest.raises(InputError):
         settings.parse(["work", "--port", "80"])
+
+
+def test_several_machines_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert serve().work.cluster is None
+    assert serve().store.max_attempts == 2
+    command = serve(
+        "--executor", "ray", "--ray-address", "10.0.0.5:6379", "--min-replicas", "1", "--max-replicas", "4", "--replica-idle", "9"
+    )
+    assert command.work.cluster == ClusterSettings("10.0.0.5:6379", 1, 4, 9.0, None)
+    assert command.store.max_attempts == 5
+    assert serve("--executor", "ray", "--device", "cpu").work.cluster.gpus == 0
+    assert serve("--executor", "ray", "--device", "cuda").work.cluster.gpus == 1
+    work = settings.parse(["work", "--executor", "ray"])
+    assert (work.work.cluster, work.store.max_attempts) == (ClusterSettings(), 5)
+    monkeypatch.setattr(settings.os, "environ", {"STILLMOTION_EXECUTOR": "ray", "STILLMOTION_RAY_ADDRESS": "auto"})
+    assert serve().work.cluster.address == "auto"
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("--executor", "dask"), "neither local nor ray"),
+    (("--ray-address", "10.0.0.5:6379"), "does the jobs itself"),
+    (("--executor", "ray", "--ray-address", "93.184.216.34:6379"), "from the internet"),
+    (("--executor", "ray", "--ray-address", "ray://10.0.0.5:10001"), "its head"),
+    (("--executor", "ray", "--max-replicas", "0"), "no number from 1 on"),
+    (("--executor", "ray", "--min-replicas", "3"), "more than the most"),
+])  # fmt: skip
+def test_machines_that_cannot_be(arguments: tuple[str, ...], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        serve(*arguments)
+
+
+def test_ray_is_told_to_be_quiet_and_to_ask_for_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"RAY_AUTH_MODE": "token"}
+    monkeypatch.setattr(settings.os, "environ", environment)
+    settings.ray_environment(Path("/d/ray.token"), is_local=True)
+    assert environment == {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_TOKEN_PATH": "/d/ray.token"}

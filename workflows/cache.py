@@ -1,7 +1,8 @@
 """Results that are kept by what made them: the same node with the same inputs is not worked twice.
 
 In memory under a budget of bytes; what took long (`NodeClass.keeps`) on the disk as well, under another. What was used longest ago goes
-first. A file that is damaged, or gone, is a miss. Keys are hashes of a node's function, its values, its files and its inputs' keys.
+first. A file that is damaged, not whole yet, or gone, is a miss, so files are written under the names they keep: several machines may share
+the folder, and it may be on a disk that cannot rename. Keys are hashes of a node's function, its values, its files and its inputs' keys.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from pipelines.values import Draw, Latents, Pictures
 
@@ -98,7 +99,6 @@ class Cache:
 
     def _write(self, path: Path, value: Latents | Pictures) -> None:
         """A disk that is full, or does not take it, costs the cache and not the job."""
-        part = path.with_suffix(".part")
         if size_of(value) > self.disk_bytes:
             return
         try:
@@ -106,18 +106,22 @@ class Cache:
             self._make_room(size_of(value))
             if shutil.disk_usage(path.parent).free < size_of(value) + _SPARE_BYTES:
                 return
-            _save(value, part)
-            part.replace(path)
+            _save(value, path)
+        except FileExistsError:  # another machine was faster, or is about to be
+            return
         except (OSError, SafetensorError) as error:
             log.warning("a result could not be kept: %s", error)
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
 
     def _make_room(self, size: int) -> None:
-        files = sorted((status.st_mtime, status.st_size, path) for path in self.folder.glob("*.safetensors") if (status := path.stat()))
-        for old in self.folder.iterdir():  # what killed processes have left
-            if old.suffix != ".safetensors" and time.time() - old.stat().st_mtime > _ABANDONED_SECONDS:
-                old.unlink(missing_ok=True)
+        files = []
+        for path in self.folder.iterdir():
+            with suppress(FileNotFoundError):  # others make room too
+                status = path.stat()
+                if path.suffix == ".safetensors":
+                    files.append((status.st_mtime, status.st_size, path))
+                elif time.time() - status.st_mtime > _ABANDONED_SECONDS:
+                    path.unlink()
+        files.sort()
         total = sum(each for _, each, _ in files) + size
         for _, each, path in files:
             if total <= self.disk_bytes:
@@ -134,12 +138,19 @@ def size_of(value: Any) -> int:
 
 
 def _save(value: Latents | Pictures, path: Path) -> None:
+    """Raises FileExistsError. What somebody may be reading is never cut short."""
     kind = type(value).__name__
     array = np.ascontiguousarray(getattr(value, _KEPT[kind][1]))
     draw = [value.draw.seed, *value.draw.shape] if value.draw else None
-    save_file({"values": array}, path, metadata={"kind": kind, "draw": json.dumps(draw), "crc": str(zlib.crc32(array.data))})
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    data = save({"values": array}, metadata={"kind": kind, "draw": json.dumps(draw), "crc": str(zlib.crc32(array.data))})
+    with path.open("xb") as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _read(path: Path) -> Latents | Pictures:

@@ -18,6 +18,18 @@ from workflows.declare import Catalog, NodeClass
 log = logging.getLogger(__name__)
 
 
+def all_nodes(data_dir: Path, has_custom_nodes: bool) -> Catalog:
+    """Ours, and people's own if they are asked for."""
+    from workflows.nodes import catalog
+
+    if not has_custom_nodes:
+        return catalog()
+    found, problems = with_plugins(catalog(), data_dir / "custom_nodes")
+    for problem in problems:
+        logging.getLogger("stillmotion").warning("custom node %s", problem)
+    return found
+
+
 def with_plugins(catalog: Catalog, folder: Path) -> tuple[Catalog, list[str]]:
     """The catalog with the nodes of every file or package in the folder, and a line for each that could not be used."""
     classes, problems = dict(catalog.classes), []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from errors import InputError, UnknownNameError
 from pipelines import encode, metadata
+from pipelines.filenames import identity
 from pipelines.parameters import VIDEO_FORMATS
 from pipelines.progress import Steps
 from pipelines.values import Filenames, Film, Pictures, Saved
@@ -33,11 +34,11 @@ class Codec:
 def save_pictures(bench: Bench, job: JobContext, pictures: Pictures, prefix: str, *, kind: str = "output") -> Saved:
     """Every picture as PNG."""
     name, steps = _name(job, pictures, prefix, "image", kind), Steps("encoding", len(pictures.pixels), bench.report, bench.is_canceled)
-    paths: list[Path] = []
+    paths: dict[Path, str] = {}
     try:
         for picture in pictures.pixels:
             steps()
-            paths.append(bench.writing(lambda picture=picture: encode.save_png(picture, name, job.metadata())))
+            _made(paths, bench.writing(lambda picture=picture: encode.save_png(picture, name, job.metadata())))
         steps.done()
     except BaseException:
         _take_back(paths)
@@ -71,21 +72,21 @@ def save_combined(
 ) -> Filenames:
     """A film, its first frame as PNG under the same number, and a sidecar with the settings. Without `keep` nothing is kept of them."""
     name, kept = _name(job, pictures, prefix, "video", kind), job.metadata(keep=keep)
-    steps, paths = Steps("encoding", 2, bench.report, bench.is_canceled), []
+    steps, paths = Steps("encoding", 2, bench.report, bench.is_canceled), {}
     try:
         steps()
-        paths.append(bench.writing(lambda: _write(pictures, name, codec, kept)))
+        film = _made(paths, bench.writing(lambda: _write(pictures, name, codec, kept)))
         steps()
-        poster = job.beside(paths[0].with_suffix(".png"))
-        paths.append(bench.writing(lambda: encode.save_png(pictures.pixels[0], poster, kept)))
+        poster = job.beside(film.with_suffix(".png"))
+        _made(paths, bench.writing(lambda: encode.save_png(pictures.pixels[0], poster, kept)))
         if kept:
-            paths.append(metadata.write_sidecar(paths[0], kept, job.told))
+            _made(paths, metadata.write_sidecar(film, kept, job.told))
         steps.done()
     except BaseException:
         _take_back(paths)
         raise
-    told = {"format": codec.format, "frame_rate": codec.fps, "workflow": paths[1].name, "fullpath": str(paths[0])}
-    return Filenames({"gifs": [job.entry(paths[0], kind) | told]}, tuple(paths))
+    told = {"format": codec.format, "frame_rate": codec.fps, "workflow": poster.path.name, "fullpath": str(film)}
+    return Filenames({"gifs": [job.entry(film, kind) | told]}, tuple(paths))
 
 
 def _write(pictures: Pictures, name: Any, codec: Codec, kept: Any) -> Path:
@@ -133,6 +134,13 @@ def _animated(job: JobContext, path: Path) -> Saved:
     return Saved({"images": [job.entry(path)], "animated": [True]}, (path,))
 
 
-def _take_back(paths: list[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
+def _made(paths: dict[Path, str], path: Path) -> Path:
+    paths[path] = identity(path)
+    return path
+
+
+def _take_back(paths: dict[Path, str]) -> None:
+    """What we have made; not what stands under its name by now, if somebody took it back before us."""
+    for path, file in paths.items():
+        if file and identity(path) == file:
+            path.unlink(missing_ok=True)

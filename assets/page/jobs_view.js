@@ -38,15 +38,18 @@ export function shareOf(job, furthest = 0) {
   const now = job.progress;
   if (job.status !== "running" || !now) return 0;
   if (job.remaining_seconds !== null) return Math.min(0.99, now.seconds / (now.seconds + job.remaining_seconds || 1));
-  return now.stage === "loading" || !now.total ? 0 : Math.min(0.99, (stageOf(job, furthest) + now.step / now.total) / STAGES.length);
+  return isBefore(now) || !now.total ? 0 : Math.min(0.99, (stageOf(job, furthest) + now.step / now.total) / STAGES.length);
 }
+
+// Nothing of it is made yet: a machine is waited for, or models are loaded.
+const isBefore = (now) => ["waking", "loading"].includes(now.stage);
 
 export const stageWord = (page, stage) => page.say(`stage.${STAGES[stage]}`);
 
-// The number of steps, or that models are loaded.
+// The number of steps, or what comes before them.
 export function stepsWord(page, job) {
   const now = job.progress;
-  return !now ? "" : now.stage === "loading" ? page.say("stage.loading") : now.total ? `${now.step}/${now.total}` : "";
+  return !now ? "" : isBefore(now) ? page.say(`stage.${now.stage}`) : now.total ? `${now.step}/${now.total}` : "";
 }
 
 export function leftWord(page, job, unknown = "") {

@@ -3,7 +3,7 @@
 import { filmOf, isOpen, isShown, isVideo, pathOf, place, stillsOf, suffix, titleOf } from "./jobs_view.js";
 import { likeness, shownOf, stopped } from "./library_parts.js";
 
-const STAGES = ["loading", "still", "motion", "decoding", "encoding"];
+const STAGES = ["waking", "loading", "still", "motion", "decoding", "encoding"];
 
 export function player(page, hooks) {
   const { el, replace, say, server } = page;

@@ -51,6 +51,21 @@ def test_a_damaged_file_is_a_miss_and_goes(tmp_path: Path, damage: str, caplog: 
     assert (kept.hits, kept.misses) == (0, 1)
 
 
+def test_several_may_keep_the_same_and_none_cuts_short_what_another_reads(tmp_path: Path) -> None:
+    first, second = Cache(tmp_path), Cache(tmp_path)
+    first.put("k", (PICTURES,), on_disk=True)
+    (path,) = tmp_path.iterdir()
+    number = path.stat().st_ino
+    second.put("k", (PICTURES,), on_disk=True)
+    assert [(one, one.stat().st_ino) for one in tmp_path.iterdir()] == [(path, number)]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])  # another has not come to its end yet
+    third = Cache(tmp_path)
+    assert third.get("k") is None
+    third.put("k", (PICTURES,), on_disk=True)
+    assert same(Cache(tmp_path).get("k")[0], PICTURES)
+
+
 def test_memory_has_a_budget_and_the_oldest_goes_first(tmp_path: Path) -> None:
     kept = Cache(memory_bytes=2 * size_of(PICTURES) + 10)
     for key in "abc":
