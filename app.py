@@ -204,7 +204,8 @@ def serve(command: ServeCommand) -> int:
     from jobs.service import Service
 
     # 1. Everything is made before anything is begun, so that what is wrong is said at once.
-    credentials = startup_credentials(command.host, command.token, command.users, command.no_auth)
+    apart = command.everybody_is_apart
+    credentials = startup_credentials(command.host, command.token, command.users, command.no_auth, are_apart=apart)
     with (
         closing(listen(command.host, command.port)) as bound,
         closing(Service(command.store, command.work, nodes(command.store.data_dir, command.has_custom_nodes))) as service,
@@ -256,10 +257,11 @@ def access_settings(command: ServeCommand, credentials: Credentials) -> AccessSe
     from api.access_settings import AccessSettings
     from api.server import BODY_LIMITS
 
-    same = ("no_auth", "allowed_hosts", "allowed_origins", "trusted_proxies", "root_path", "may_be_framed", "everybody_is_admin")
+    same = ("no_auth", "allowed_hosts", "allowed_origins", "trusted_proxies", "root_path", "may_be_framed")
+    everybody = ("everybody_is_admin", "everybody_is_apart")
     return AccessSettings(
         command.host, credentials.token, credentials.users_path, key_path=command.store.data_dir / "session.key", body_limits=BODY_LIMITS,
-        **{name: getattr(command, name) for name in same},
+        **{name: getattr(command, name) for name in (*same, *everybody)},
     )  # fmt: skip
 
 
