@@ -18,6 +18,7 @@ export function mount(form) {
   function mend() {
     form.querySelectorAll("fieldset").forEach(group);
     form.querySelectorAll(".sm-fold").forEach(fold);
+    form.querySelectorAll("ul[role=listbox]:not([tabindex])").forEach((list) => (list.tabIndex = -1)); // a long one is a stop of its own
   }
 
   // Radio buttons of one question have one name, or arrows do not move between them.
