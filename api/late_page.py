@@ -16,7 +16,8 @@ log = logging.getLogger("stillmotion.page")
 
 _WAIT_SECONDS = 120.0
 _STARTING = """<!doctype html><html lang="en"><meta charset="utf-8"><noscript><meta http-equiv="refresh" content="1"></noscript>
-<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark"><title>Stillmotion</title>
+<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
+<meta name="color-scheme" content="light dark"><title>Stillmotion</title>
 <style>body { font: 16px/1.5 system-ui, sans-serif; display: grid; place-items: center; min-height: 90vh; margin: 0 }</style>
 <body><p>Starting… 正在启动…</p><script>setTimeout(() => location.reload(), 1000)</script></body></html>"""
 

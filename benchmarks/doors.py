@@ -21,8 +21,8 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from errors import Canceled
 from jobs.job import Job, Outcome
 from jobs.service import Service
 from jobs.service_settings import StoreSettings, WorkSettings
+from jobs.store import JobStore
 from pipelines.hub import HubSettings
 from workflows.nodes import catalog
 from workflows.templates import fill, find_template
@@ -89,6 +90,9 @@ class Client:
         self.connection, self.taken = http.client.HTTPConnection("127.0.0.1", port, timeout=120), defaultdict(list)
         self.refused = 0
 
+    def close(self) -> None:
+        self.connection.close()
+
     def ask(self, method: str, path: str, body: Any = None, name: str = "") -> bytes:
         text = None if body is None else json.dumps(body)
         began = time.perf_counter()
@@ -119,18 +123,17 @@ def measured(port: int, clients: int, rounds: int, pause_seconds: float) -> tupl
     taken: Taken = defaultdict(list)
     for thread, client in zip(threads, all_clients, strict=True):
         thread.join()
-        client.connection.close()
+        client.close()
         for name, seconds in client.taken.items():
             taken[name] += seconds
     return taken, sum(client.refused for client in all_clients)
 
 
 def start_a_long_job(port: int) -> str:
-    client = Client(port)
-    prompt_id = json.loads(client.ask("POST", "/prompt", {"prompt": LONG}))["prompt_id"]
-    while not any(entry[1] == prompt_id for entry in json.loads(client.ask("GET", "/queue"))["queue_running"]):
-        time.sleep(0.02)
-    client.connection.close()
+    with closing(Client(port)) as client:
+        prompt_id = json.loads(client.ask("POST", "/prompt", {"prompt": LONG}))["prompt_id"]
+        while not any(entry[1] == prompt_id for entry in json.loads(client.ask("GET", "/queue"))["queue_running"]):
+            time.sleep(0.02)
     return prompt_id
 
 
@@ -143,19 +146,18 @@ def rows(when: str, taken: Taken) -> list[dict[str, Any]]:
     return found
 
 
-def measure(port: int, options: argparse.Namespace, pause_queue: Callable[[bool], None]) -> tuple[list[dict[str, Any]], int]:
-    pause_queue(True)  # idle: what is submitted waits
+def measure(port: int, options: argparse.Namespace, store: JobStore) -> tuple[list[dict[str, Any]], int]:
+    store.pause()  # idle: what is submitted waits
     alone, refused = measured(port, 1, options.rounds * 5, options.pause / 10)
     idle, more = measured(port, options.clients, options.rounds, options.pause)
-    pause_queue(False)
+    store.resume()
     prompt_id = start_a_long_job(port)
     if options.engine:
         time.sleep(20)  # PyTorch is loaded, and the models
     beside, most = measured(port, options.clients, options.rounds, options.pause)
-    client = Client(port)
-    is_running = any(entry[1] == prompt_id for entry in json.loads(client.ask("GET", "/queue"))["queue_running"])
-    client.ask("POST", "/interrupt", {"prompt_id": prompt_id})
-    client.connection.close()
+    with closing(Client(port)) as client:
+        is_running = any(entry[1] == prompt_id for entry in json.loads(client.ask("GET", "/queue"))["queue_running"])
+        client.ask("POST", "/interrupt", {"prompt_id": prompt_id})
     if not is_running:
         raise SystemExit("The job ended before the clients did: use fewer rounds.")
     found = [*rows("one client", alone), *rows(f"{options.clients} clients", idle), *rows(f"{options.clients}, a job runs", beside)]
@@ -170,8 +172,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="on the disk to measure (default: the system's temporary folder)")
     parser.add_argument("--engine", action="store_true", help="the job that runs is a film of the demo checkpoints")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        found, refused = _with_server(Path(folder), options)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder, served(Path(folder), options.engine) as (port, store):
+        found, refused = measure(port, options, store)
     print(f"{'':<22}{'':<20}{'count':>7}{'p50 ms':>10}{'p99 ms':>10}{'most ms':>10}")
     for one in found:
         print(f"{one['when']:<22}{one['what']:<20}{one['count']:>7}{one['p50_ms']:>10.2f}{one['p99_ms']:>10.2f}{one['most_ms']:>10.2f}")
@@ -180,19 +182,18 @@ def main() -> int:
     return int(refused > 0)
 
 
-def _with_server(folder: Path, options: argparse.Namespace) -> tuple[list[dict[str, Any]], int]:
-    from jobs.store import JobStore
-
+@contextmanager
+def served(folder: Path, has_engine: bool) -> Iterator[tuple[int, JobStore]]:
+    """The port of a server in a process of its own, and its jobs."""
     context = multiprocessing.get_context("spawn")  # a fork would carry our threads' locks
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(folder, options.engine, theirs))
+    process = context.Process(target=serve, args=(folder, has_engine, theirs))
     process.start()
     try:
         if not ours.poll(60):
             raise SystemExit("The server did not start.")
-        port = ours.recv()
         with closing(JobStore(folder / "jobs.sqlite")) as store:
-            return measure(port, options, lambda is_paused: store.pause() if is_paused else store.resume())
+            yield ours.recv(), store
     finally:
         process.terminate()
         process.join(30)

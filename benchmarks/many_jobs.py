@@ -39,15 +39,18 @@ def footprint() -> dict[str, float]:
     }
 
 
-def run(data_dir: Path, count: int, values: dict[str, object]) -> list[dict[str, float]]:
+def one_worker(store: JobStore, data_dir: Path) -> Worker:
+    """As a server's, on the CPU, with the shelf and the cache of a small machine."""
     from pipelines.shelf import Shelf
     from workflows.run import Engine
 
-    board = Board()
-    store = JobStore(data_dir / "jobs.sqlite", tell=board.publish)
     cache = Cache(data_dir / "cache", memory_bytes=2**26, disk_bytes=2**26)
-    runner = Runner(data_dir, catalog(), lambda: Engine(MachineSettings(device="cpu"), Shelf(2**30), cache))
-    worker, rows, began = Worker(store, runner, board), [], time.monotonic()
+    return Worker(store, Runner(data_dir, catalog(), lambda: Engine(MachineSettings(device="cpu"), Shelf(2**30), cache)), Board())
+
+
+def run(data_dir: Path, count: int, values: dict[str, object]) -> list[dict[str, float]]:
+    store = JobStore(data_dir / "jobs.sqlite")
+    worker, rows, began = one_worker(store, data_dir), [], time.monotonic()
     for number in range(1, count + 1):
         submit(store, data_dir, values, number)
         job = worker.step()

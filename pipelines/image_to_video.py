@@ -8,6 +8,7 @@ alone, so the same settings always give the same film.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from errors import UnknownNameError
 from pipelines.latents import draw_of, empty, start, visited_sigmas
+from pipelines.lean_motion import told_once
 from pipelines.models import Denoiser, MotionModels
 from pipelines.parameters import GUIDANCE_SHAPES, MotionSettings, Sampling, StillSettings
 from pipelines.pieces import Relief, one_pass, uncut
@@ -91,8 +93,11 @@ def sample_motion(
         return latents
     steps.begin()
     cond, uncond = (for_sampling(told, latents, device) for told in (cond, uncond))
-    scale = scale.to(device)
     x = start(models.spacing, sampling, latents, models.scale, sigmas).to(device)  # noise for all frames in one draw
+
+    def once(embedding: Tensor) -> Tensor:
+        placement = models.placement
+        return relief("motion", lambda _: told_once(unet, embedding.to(placement.dtype), len(x), placement.savings), busy=(unet,))
 
     # 2. From noise to latents. This is the only place where the model is called.
     def denoise(x: Tensor, sigma: float) -> Tensor:
@@ -100,13 +105,14 @@ def sample_motion(
         predicted = relief(
             "motion",
             lambda plan: guided(models, x, sigma, cond, uncond, scale, steps.check, is_batched=plan.is_batched),
-            one_pass if bool((scale != 1).any()) else uncut,
+            one_pass if is_guided(models, scale) else uncut,
             busy=(unet,),
         )
         look(predicted)
         return predicted
 
     with relief.bring("motion", unet):
+        cond, uncond = (dataclasses.replace(told, embedding=once(told.embedding)) for told in (cond, uncond))
         found = sample(sampling.sampler, denoise, x, sigmas, sampling.seed)
     steps.done()
     return Latents((found.float() / models.scale).cpu().numpy(), draw_of(sampling, latents))
@@ -218,7 +224,7 @@ def guided(
 ) -> Tensor:
     """The predicted x0 of all frames, (frames, 4, h, w); where every frame's guidance is 1 the pass without the still is left out. `check`
     is called between two calls of the model, if there are two; it may raise."""
-    if bool((scale == 1).all()):
+    if not is_guided(models, scale):
         return predict(models, x[None], sigma, cond)[0]
     if is_batched:
         pairs = zip(vars(uncond).values(), vars(cond).values(), strict=True)
@@ -227,7 +233,12 @@ def guided(
         (without,) = predict(models, x[None], sigma, uncond)
         check()
         (with_still,) = predict(models, x[None], sigma, cond)
-    return without + scale * (with_still - without)
+    return without + scale.to(x.device) * (with_still - without)
+
+
+def is_guided(models: Denoiser, scale: Tensor) -> bool:
+    """Whether the pass without the still matters. `scale` is on the host, so that nobody waits for the device to tell."""
+    return not models.placement.savings.skips_unconditional or bool((scale != 1).any())
 
 
 def predict(models: Denoiser, x: Tensor, sigma: float, told: MotionConditioning) -> Tensor:

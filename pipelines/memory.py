@@ -20,7 +20,9 @@ import torch
 from torch import nn
 
 from errors import InputError, UnknownNameError
+from pipelines.packing import allow_packing
 from pipelines.parameters import ATTENTIONS, DTYPES
+from pipelines.savings import ALL, Savings
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class Placement:
     vae_dtype: torch.dtype
     attention: str
     reason: str
+    savings: Savings = ALL
 
     def describe(self) -> dict[str, str]:
         dtype = str(self.dtype).removeprefix("torch.")
@@ -50,7 +53,7 @@ class Placement:
         return self.device if residence == ALL_STAY else torch.device("cpu")
 
 
-def choose_placement(device: str = "auto", attention: str = "auto", dtype: str = "auto") -> Placement:
+def choose_placement(device: str = "auto", attention: str = "auto", dtype: str = "auto", savings: Savings = ALL) -> Placement:
     """The best this machine has. Raises InputError for a device that is not there, UnknownNameError for other names."""
     if attention not in ATTENTIONS:
         raise UnknownNameError("attention", attention, ATTENTIONS)
@@ -59,7 +62,7 @@ def choose_placement(device: str = "auto", attention: str = "auto", dtype: str =
     chosen = _device(device)
     precision, vae_precision, why = _precision(dtype, chosen)
     kernel, kernel_why = _attention(attention, chosen, precision)
-    placement = Placement(chosen, precision, vae_precision, kernel, f"{why}; {kernel_why}")
+    placement = Placement(chosen, precision, vae_precision, kernel, f"{why}; {kernel_why}", savings)
     log.info("placement: %s", placement.reason)
     return placement
 
@@ -123,13 +126,30 @@ def _xformers_problem(precision: torch.dtype) -> str:
 
 
 def place(module: nn.Module, placement: Placement, residence: str = ALL_STAY) -> nn.Module:
-    """A loaded module, whose weights are at home already: in eval mode, its attention set, streamed if it is to be."""
+    """A loaded module, whose weights are at home already: in eval mode, its attention set, without what can be saved, streamed if it is to
+    be."""
     module = module.eval().requires_grad_(False)
     if placement.attention == "xformers" and is_unet(module):
         module.set_attn_processor({name: _processor(name) for name in module.attn_processors})
+    _save(module, placement)
     if residence == STREAMED:
         stream(module, placement.device)
+    elif placement.savings.packs_weights and placement.device.type == "cpu":
+        allow_packing(module)
     return module
+
+
+def _save(module: nn.Module, placement: Placement) -> None:
+    from pipelines.lean_blocks import LeanAttention, slim
+    from pipelines.lean_motion import slim_transformers
+
+    savings = placement.savings
+    if savings.spares_copies:
+        slim(module)
+        if placement.attention == "sdpa" and is_unet(module):
+            module.set_attn_processor(LeanAttention())
+    if savings.spares_copies or savings.folds or savings.keeps_positions:
+        slim_transformers(module)
 
 
 def is_unet(module: nn.Module) -> bool:

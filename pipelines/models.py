@@ -122,7 +122,7 @@ def load_still(
         owners["vae"] = inspect_vae(vae, scale_of(header))
     parts: dict[str, Any] = _load_parts(owners, Loading(placement, report, is_canceled, residence), matched)
     spacing = DiscreteSigmas(**header.sampling)
-    return StillModels(name=path.name, spacing=spacing, placement=placement, **parts, **_tokenizers(header))
+    return StillModels(name=path.name, spacing=spacing, placement=placement, **parts, **tokenizers_of(header))
 
 
 def load_motion(
@@ -146,7 +146,7 @@ def load_encoders(source: TextSource, loading: Loading) -> TextEncoders:
     """The text encoders alone. Raises CheckpointError, Canceled."""
     header = read_header(source.path, "still")
     owners = {part: header for part in header.parts() if part.startswith("text_encoder")}
-    return TextEncoders(**_load_parts(owners, loading, match_loras(header, source.loras)), **_tokenizers(header))
+    return TextEncoders(**_load_parts(owners, loading, match_loras(header, source.loras)), **tokenizers_of(header))
 
 
 def load_vae(source: VaeSource, loading: Loading) -> Single:
@@ -164,7 +164,7 @@ def scale_of(header: CheckpointFile) -> float:
     return header.components["vae"].get("scaling_factor", LATENT_SCALES[0])
 
 
-def _tokenizers(header: CheckpointFile) -> dict[str, CLIPTokenizer]:
+def tokenizers_of(header: CheckpointFile) -> dict[str, CLIPTokenizer]:
     encoders = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
     return {name: _tokenizer(header.components[part].get("pad_token_id")) for part, name in encoders.items() if part in header.components}
 

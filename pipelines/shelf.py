@@ -62,8 +62,12 @@ def modules_of(models: Any) -> list[nn.Module]:
 def bytes_of(models: Any) -> int:
     """Of all weights of the modules in a dataclass of models; what two of them share counts once."""
     weights = (p for module in modules_of(models) for p in module.parameters())
-    storages = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in weights}
-    return sum(storages.values())
+    return sum({_place(p): p.nbytes if p.is_mkldnn else p.untyped_storage().nbytes() for p in weights}.values())
+
+
+def _place(weight: nn.Parameter) -> int:
+    """What tells one storage from another; packed weights are each one's own."""
+    return id(weight) if weight.is_mkldnn else weight.untyped_storage().data_ptr()
 
 
 def device_of(models: Any) -> str:

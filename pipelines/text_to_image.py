@@ -100,7 +100,7 @@ def sample_still(
         predicted = relief(
             "still",
             lambda plan: guided(models, x, sigma, cond, uncond, sampling.guidance, steps.check, is_batched=plan.is_batched),
-            one_pass if sampling.guidance != 1 else uncut,
+            one_pass if is_guided(models, sampling.guidance) else uncut,
             busy=(unet,),
         )
         look(predicted)
@@ -138,7 +138,7 @@ def guided(
 
     `check` is called between two calls of the model, if there are two; it may raise. There are if memory is to be saved, or if the
     prompts are too unlike in length for one."""
-    if abs(guidance - 1) < 1e-9:
+    if not is_guided(models, guidance):
         return predict(models, x, sigma, cond)
     if not is_batched or not prompt.fit_one_batch(cond.context, uncond.context):
         without = predict(models, x, sigma, uncond)
@@ -147,6 +147,11 @@ def guided(
     else:
         without, with_prompt = predict(models, torch.cat([x, x]), sigma, prompt.together(uncond, cond)).chunk(2)
     return without + guidance * (with_prompt - without)
+
+
+def is_guided(models: Denoiser, guidance: float) -> bool:
+    """Whether the pass without the prompt matters."""
+    return not models.placement.savings.skips_unconditional or abs(guidance - 1) >= 1e-9
 
 
 def predict(models: Denoiser, x: Tensor, sigma: float, told: Conditioning) -> Tensor:

@@ -32,7 +32,7 @@ class GradioDoor:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = _path(scope)
+        path = path_below(scope)
         if scope["type"] != "http" or not path.startswith(_PREFIX):
             await self.app(scope, receive, send)
             return
@@ -46,7 +46,7 @@ class GradioDoor:
         await self.app(scope, receive, send)
 
 
-def _path(scope: Scope) -> str:
+def path_below(scope: Scope) -> str:
     """Below the path under which a proxy shows us, which Gradio's routes leave out too."""
     path, root = scope.get("path", ""), scope.get("root_path", "")
     return path.removeprefix(root) if path.startswith(f"{root}/") else path

@@ -39,6 +39,7 @@ from api.views import sent
 from errors import Canceled, InputError, QueueFullError, StillmotionError
 from jobs.job import Job, Output
 from ui.door import GradioDoor
+from ui.first_page import OwnHead
 
 _REMEMBERED = 1000
 _AT_ONCE = 900  # each is a job that somebody waits for; the page wants to be answered too
@@ -65,6 +66,7 @@ class Endpoints:
 
     def add_routes(self, app: FastAPI) -> None:
         app.add_middleware(GradioDoor)
+        app.add_middleware(OwnHead)
         app.add_route("/gradio_api/cancel", self._cancel, methods=["POST"])
         app.add_route("/gradio_api/file=http{rest:path}", self._file, methods=["GET", "HEAD"])
 

@@ -30,7 +30,7 @@ _STYLES = ("page", "queue", "library", "models")
 _SESSIONS = 300  # that Gradio remembers: each takes a third of a megabyte, and a quarter more whenever its form is drawn anew
 _HEAD = "\n".join([
     *(f'<link rel="stylesheet" href="page/{name}.css">' for name in _STYLES),
-    '<link rel="icon" href="page/icon.svg"><script type="module" src="page/main.js"></script>',
+    '<script type="module" src="page/main.js"></script>',
 ])  # fmt: skip
 _TOP = """<header id="sm-header"></header><p id="sm-connection" role="status" hidden></p><div id="sm-notices"></div>
 <div id="sm-toasts" aria-live="polite"></div>"""

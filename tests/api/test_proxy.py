@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import re
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -19,73 +13,23 @@ from PIL import Image
 
 from jobs import database
 from tests.api.house import PNG, House, living, until
+from tests.api.nginx_house import needed_nginx, nginx_before
 from tests.api.test_jobs import GRAPH
 
-TEXT = (Path(__file__).parents[2] / "docs" / "proxy.md").read_text()
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
 TOKEN = "a secret"
 PAGE = {"Accept": "text/html"}
-CONFIG = """
-daemon off;
-{user}
-pid {folder}/nginx.pid;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    {beside}
-    server {{
-        listen 127.0.0.1:{port};
-        {inside}
-    }}
-}}
-"""
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return bound.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if NGINX is None and os.environ.get("CI") == "true":
-        pytest.fail("There is no nginx, and where all is tested it must be: apt-get install nginx-light")
-    if NGINX is None:
-        pytest.skip("there is no nginx here (apt-get install nginx-light)")
-    return tmp_path_factory.mktemp("nginx")
-
-
-@pytest.fixture(scope="module")
-def behind(folder: Path) -> Iterator[House]:
+def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A server whose `url` is nginx's."""
+    wanted = needed_nginx()
+    folder = tmp_path_factory.mktemp("nginx")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "_SYNCHRONOUS", "OFF")
-        with living(folder / "data", root_path="/films", trusted_proxies=("127.0.0.1",), token=TOKEN) as house:
-            inside, beside = re.findall(r"```nginx\n(.*?)```", TEXT, re.DOTALL)
-            port = free_port()
-            inside = inside.replace("http://127.0.0.1:8000", house.url)
-            assert house.url in inside
-            user = "user root;" if os.getuid() == 0 else ""  # else it would not have the rights of whom the folder belongs to
-            (folder / "nginx.conf").write_text(CONFIG.format(user=user, folder=folder, beside=beside, port=port, inside=inside))
-            log = folder / "error.log"
-            command = [NGINX, "-p", str(folder), "-e", str(log), "-c", str(folder / "nginx.conf")]
-            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as nginx:
-                house.url = f"http://127.0.0.1:{port}/films"
-                try:
-                    until(lambda: nginx.poll() is not None or answers(port))
-                    assert nginx.poll() is None, nginx.stderr.read()
-                    yield house
-                finally:
-                    nginx.terminate()
-            assert "[emerg]" not in log.read_text()
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as asking:
-        return asking.connect_ex(("127.0.0.1", port)) == 0
+        settings = {"root_path": "/films", "trusted_proxies": ("127.0.0.1",), "token": TOKEN}
+        with living(folder / "data", **settings) as house, nginx_before(house.url, folder, wanted) as house.url:
+            yield house
 
 
 def test_whoever_leaves_the_slash_out_is_led_on(behind: House) -> None:

@@ -25,6 +25,7 @@ from pipelines.models import MotionModels, load_motion
 from pipelines.parameters import MotionSettings, StillSettings
 from pipelines.progress import Progress
 from pipelines.sampling import initial_noise
+from pipelines.savings import ALL
 from pipelines.schedules import make_sigmas
 from pipelines.text_to_image import decode
 from pipelines.values import Latents, Pictures
@@ -181,3 +182,26 @@ def test_cancel_stops_before_the_next_step(models: MotionModels, still: np.ndarr
     with pytest.raises(Canceled):
         image_to_video(models, still, SETTINGS, report=told.append, is_canceled=lambda: len(told) == calls)
     assert len(told) == calls
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("saving", ["folds", "keeps_positions", "spares_copies", "packs_weights"])
+@pytest.mark.parametrize("change", [{}, {"guidance": 1.0, "sampler": "euler_ancestral"}], ids=str)
+def test_a_film_is_the_same_with_and_without_each_saving(tiny_models: Path, still: np.ndarray, saving: str, change: dict) -> None:
+    settings, path = dataclasses.replace(SETTINGS, **change), tiny_models / "checkpoints" / "tiny_motion.safetensors"
+    placement = choose_placement("cpu", savings=dataclasses.replace(ALL, **{saving: False}))
+    usual, plain = (image_to_video(load_motion(path, place), still, settings) for place in (choose_placement("cpu"), placement))
+    is_exact = saving != "spares_copies"  # which mixes space and time in one rounding instead of three
+    assert np.array_equal(usual, plain) if is_exact else np.abs(usual - plain).max() < 1e-4
+
+
+def test_where_guidance_is_1_the_other_pass_is_left_out_unless_it_is_to_be_measured(tiny_models: Path, still: np.ndarray) -> None:
+    path, calls = tiny_models / "checkpoints" / "tiny_motion.safetensors", {}
+    for skips in (True, False):
+        models = load_motion(path, choose_placement("cpu", savings=dataclasses.replace(ALL, skips_unconditional=skips)))
+        rows = calls.setdefault(skips, [])
+        models.unet.register_forward_pre_hook(lambda _, arguments, rows=rows: rows.append(len(arguments[0])))
+        frames = image_to_video(models, still, dataclasses.replace(SETTINGS, guidance=1.0))
+        calls[skips, "frames"] = frames
+    assert (set(calls[True]), set(calls[False])) == ({1}, {2})
+    assert np.abs(calls[True, "frames"] - calls[False, "frames"]).max() < 1e-4  # u + (c - u) rounds

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import gpu
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' scheduler with NumPy 2
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    assert gpu.main(["--size", "tiny", "--device", "cpu", *arguments]) == 0
+    return json.loads(capsys.readouterr().out.rstrip().split("\n")[-1])
+
+
+def test_the_script_for_a_gpu_runs_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(capsys)
+    rows = {(row["case"], row["variant"]): row for row in found["rows"]}
+    for case in gpu.TINY:
+        assert rows[case, "stock diffusers"]["error"] == 0
+        assert all(row["seconds"] > 0 and row["error"] < 1e-3 and row["tflops"] > 0 for key, row in rows.items() if key[0] == case)
+    assert ("film 48x32x3", "all but folds") in rows
+    assert {key[1] for key in rows if key[0] == "whole job"} == {"stock diffusers", "all savings"}
+    assert found["bf16_ceiling_tflops"] > 0
+
+
+def test_what_there_is_no_time_for_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(capsys, "--minutes", "0")
+    assert {row["left_out"] for row in found["rows"]} == {"no time was left"}
