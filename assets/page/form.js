@@ -7,12 +7,18 @@ const OPEN = "stillmotion.folds"; // for as long as the tab is there
 
 export function mount(form) {
   new MutationObserver(mend).observe(form, { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] });
-  form.addEventListener("click", (event) => event.target.closest(".sm-fold > button") && requestAnimationFrame(remember));
+  form.addEventListener("click", asked, true); // before Gradio folds or unfolds
   mend();
+
+  function asked(event) {
+    const button = event.target.closest(".sm-fold > button");
+    if (button) keep(button.parentElement.id, !button.classList.contains("open"));
+  }
 
   function mend() {
     form.querySelectorAll("fieldset").forEach(group);
     form.querySelectorAll(".sm-fold").forEach(fold);
+    form.querySelectorAll("ul[role=listbox]:not([tabindex])").forEach((list) => (list.tabIndex = -1)); // a long one is a stop of its own
   }
 
   // Radio buttons of one question have one name, or arrows do not move between them.
@@ -21,27 +27,22 @@ export function mount(form) {
     for (const one of radios) if (one.name !== fieldset.id) one.name = fieldset.id;
   }
 
+  // Gradio folds all of them when it draws anew, and may not hear a click at once.
   function fold(box) {
     const button = box.querySelector("button");
-    if (!button) return;
-    if (!box.dataset.known) {
-      box.dataset.known = "yes";
-      const isWanted = kept().includes(box.id);
-      setTimeout(() => isWanted && !button.classList.contains("open") && button.click(), 50); // once Gradio hears it
-    }
-    const isOpen = String(button.classList.contains("open"));
-    if (button.getAttribute("aria-expanded") !== isOpen) button.setAttribute("aria-expanded", isOpen);
-  }
-
-  function remember() {
-    const shown = [...form.querySelectorAll(".sm-fold")];
-    const others = kept().filter((id) => !shown.some((box) => box.id === id));
-    const open = shown.filter((box) => box.querySelector("button.open")).map((box) => box.id);
-    sessionStorage.setItem(OPEN, JSON.stringify([...others, ...open]));
+    const isOpen = button?.classList.contains("open");
+    if (!button || button.getAttribute("aria-expanded") === String(isOpen)) return;
+    button.setAttribute("aria-expanded", isOpen);
+    if (!isOpen) for (const after of [50, 200, 500]) setTimeout(reopen, after, button);
   }
 }
 
+function reopen(button) {
+  if (kept().includes(button.parentElement?.id) && !button.classList.contains("open")) button.click();
+}
+
 const kept = () => JSON.parse(sessionStorage.getItem(OPEN) ?? "[]");
+const keep = (id, isOpen) => sessionStorage.setItem(OPEN, JSON.stringify([...kept().filter((one) => one !== id), ...(isOpen ? [id] : [])]));
 
 export function pointOut(name, text) {
   const field = document.getElementById(`sm-field-${name}`);

@@ -139,6 +139,9 @@ function reloadIfNew(found) {
   about = found;
 }
 
+// Whether we are the same for the server the next time.
+const lookForCookies = async () => (await server.get("api/about")).user === (await server.get("api/about")).user;
+
 async function start() {
   [about] = await Promise.all([server.get("api/about"), loadTexts()]);
   document.body.dataset.view = "create";
@@ -149,6 +152,7 @@ async function start() {
   const drawNotices = () => replace(document.getElementById("sm-notices"), about.notices.map((key) => el("p", {}, say(`notice.${key}`))));
   drawNotices();
   onLanguage(drawNotices);
+  if (about.notices.includes("space_apart")) lookForCookies().then((isKept) => isKept || ((about.notices = ["no_cookies"]), drawNotices()));
   watchConnection(document.getElementById("sm-connection"));
   mountJob(document.getElementById("sm-job"), page);
   mountForm(document.getElementById("sm-form"));

@@ -281,6 +281,27 @@ def test_nobody_reaches_the_files_or_stops_the_jobs_of_another(tmp_path: Path) -
         until(lambda: served.jobs(ann)[0]["status"] == "canceled", 20)
 
 
+def test_without_signing_in_each_client_is_somebody_of_its_own(tmp_path: Path) -> None:
+    apart = {"everybody_is_admin": False, "everybody_is_apart": True, "key_path": str(tmp_path / "key")}
+    with serving(tmp_path, **apart) as served:
+        ann, bo = served.client(), served.client()
+        mp4, *_, settings = made(ann, "a boat", api_name="/film")
+        owner = Path(mp4).read_bytes().decode().removesuffix(".mp4")
+        assert owner.startswith("visitor-")
+        name = f"{settings['job'][:8]}.mp4"
+        for address in (f"/api/jobs/{settings['job']}/files/{name}", f"/api/jobs/{settings['job']}"):
+            told = [httpx.get(served.url + address, cookies=one.cookies).status_code for one in (ann, bo)]
+            assert told == [200, 404]
+        waiting = ann.submit("wait", api_name="/still")
+        mine = lambda one: httpx.get(f"{served.url}/api/jobs", cookies=one.cookies).json()["jobs"]  # noqa: E731
+        until(lambda: mine(ann)[0]["status"] == "running", 20)
+        event = until(lambda: waiting.communicator.event_id, 20)
+        assert httpx.post(f"{served.url}/gradio_api/cancel", json={"event_id": event}, cookies=bo.cookies).status_code == 404
+        assert (mine(ann)[0]["status"], mine(bo)) == ("running", [])
+        waiting.cancel()
+        until(lambda: mine(ann)[0]["status"] == "canceled", 20)
+
+
 @pytest.mark.demo
 def test_a_real_film_of_the_page_s_own_server(served: Any, tmp_path: Path) -> None:
     client = Client(served.url, verbose=False, analytics_enabled=False, download_files=tmp_path)
