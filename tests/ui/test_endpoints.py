@@ -24,6 +24,7 @@ from PIL import Image
 from api import users
 from api.passwords import Cost
 from tests.api.house import PNG, until
+from tests.ui.conftest import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,14 +56,17 @@ class Endpoints:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, **access: Any) -> Iterator[Endpoints]:
+def serving(folder: Path, who: str = "", **access: Any) -> Iterator[Endpoints]:
+    """Once its page is made, for which somebody asks who is let in by the token `who`."""
     command = [sys.executable, "-m", "tests.ui.endpoints_server", str(folder / "data"), json.dumps(access)]
     surroundings = os.environ | {"GRADIO_TEMP_DIR": str(folder / "gradio")}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=surroundings) as started:
         try:
             url = started.stdout.readline().strip()
             with httpx.Client(timeout=20, trust_env=False) as http:
-                yield Endpoints(url, folder, http)
+                found = Endpoints(url, folder, http)
+                assert found.ask("GET", "/theme.css", who, timeout=PATIENCE / 1000).status_code == 200
+                yield found
         finally:
             started.stdin.close()
             started.wait(20)
@@ -255,7 +259,7 @@ def test_nobody_reaches_the_files_or_stops_the_jobs_of_another(tmp_path: Path) -
     for name in ("ann", "bo"):
         users.add(path, name, "correct horse", cost=Cost(n=16, r=1, p=1))
     ann, bo = (users.new_token(path, name) for name in ("ann", "bo"))
-    with serving(tmp_path, users_path=str(path), key_path=str(tmp_path / "key")) as served:
+    with serving(tmp_path, ann, users_path=str(path), key_path=str(tmp_path / "key")) as served:
         with pytest.raises(Exception, match="credentials were not provided"):
             served.client()
         mp4, *_, settings = made(served.client(ann), "a boat", api_name="/film")
