@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -39,15 +39,17 @@ def shown(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return made.stdout
 
 
+def cpu_seconds() -> float:
+    """Of all processes that we have waited for: on a busy machine, what a clock says is about the others."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_needs_neither_torch_nor_a_second() -> None:
     for arguments in (["--help"], ["film", "--help"], ["--version"]):
-        best = 9.9
-        for _ in range(3):  # a busy machine may be slow once
-            began = time.monotonic()
-            done = run(*arguments)
-            best = min(best, time.monotonic() - began)
-            assert done.returncode == 0
-        assert best < 1
+        began = cpu_seconds()
+        assert run(*arguments).returncode == 0
+        assert cpu_seconds() - began < 1
     heavy = subprocess.run(
         [sys.executable, "-X", "importtime", "app.py", "film", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stderr
