@@ -40,7 +40,7 @@ def footprint() -> dict[str, float]:
 
 
 def one_worker(store: JobStore, data_dir: Path) -> Worker:
-    """As a server's, on the CPU, with the shelf of a small machine and a cache that is soon full: what grows then is no result that is kept."""
+    """As a server's, on the CPU, with the shelf of a small machine, and a cache that is soon full: what grows then is no kept result."""
     from pipelines.shelf import Shelf
     from workflows.run import Engine
 
