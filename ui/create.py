@@ -32,14 +32,14 @@ OWN = ""  # instead of a template's id: the form is drawn from a workflow that w
 class Creator:
     api: JobApi
 
-    def begin(self, language: str, draft: str) -> FormState:
+    def begin(self, language: str, draft: str, folds: str) -> FormState:
         """How the page opens: in the person's language, with what was being written when it was left."""
-        return self._with_draft(FormState(language=known(language)), draft)
+        return self._with_draft(FormState(language=known(language), folds=names_in(folds)), draft)
 
     def command(self, state: FormState | None, event: gr.EventData) -> tuple[FormState, str | None]:
         """What the rest of the page asks of the form; `draft` is what was typed until now."""
         data = event.data
-        state = self._with_draft(state or FormState(), event.draft)
+        state = replace(self._with_draft(state or FormState(), event.draft), folds=names_in(event.folds))
         match event.name:
             case "language":
                 return replace(state, language=known(data["language"])), None
@@ -60,9 +60,9 @@ class Creator:
         """The form as the job API tells it, its help in the person's language."""
         return films.document(self._template(state, user), self.api.catalog, self.api.folders(user), state.language)
 
-    def choose(self, template: str, state: FormState, typed: Mapping[str, Any]) -> FormState:
+    def choose(self, template: str, state: FormState, typed: Mapping[str, Any], folds: str) -> FormState:
         """Another template; what both have stays."""
-        return replace(state, template=template, values={**state.values, **typed})
+        return replace(state, template=template, values={**state.values, **typed}, folds=names_in(folds))
 
     def verb(self, state: FormState) -> str:
         return _VERBS.get(state.template, "form.make")
@@ -141,6 +141,15 @@ class Creator:
         except (ValueError, KeyError, TypeError):
             return state
         return replace(state, template=template, values=values) if is_there else state
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """A list of names in JSON, as browsers keep it; of anything else none."""
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError):
+        return ()
+    return tuple(name for name in found if isinstance(name, str)) if isinstance(found, list) else ()
 
 
 def _items(lines: Iterable[str]) -> str:

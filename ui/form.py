@@ -21,13 +21,14 @@ _TALL = ("prompt", "negative_prompt", "text")
 
 @dataclass(frozen=True, eq=False)
 class FormState:
-    """What the form shows; each new one is drawn. `values` are those that were typed or filled in so far, by field name: Gradio keeps
-    nothing of a form that it draws again."""
+    """What the form shows; each new one is drawn. `values` are those that were typed or filled in so far, by field name, `folds` the
+    groups that are unfolded: Gradio keeps nothing of a form that it draws again."""
 
     template: str = "text_to_film"
     values: Mapping[str, Any] = field(default_factory=dict)
     language: str = "en"
     opened: Mapping[str, Any] | None = None
+    folds: tuple[str, ...] = ()
 
 
 @dataclass
@@ -59,7 +60,7 @@ def draw_fields(document: Mapping[str, Any], state: FormState, draw_examples: Ca
     for group in groups:
         if folded := [one for one in group["fields"] if not one["is_main"]]:
             name = f"sm-fold-{folded[0]['name']}"  # the same in every language
-            with gr.Accordion(title_of(group, state.language), open=False, elem_id=name, elem_classes="sm-fold"):
+            with gr.Accordion(title_of(group, state.language), open=name in state.folds, elem_id=name, elem_classes="sm-fold"):
                 draw_group(folded, state, drawn)
     return drawn
 

@@ -43,7 +43,7 @@ watch('value', () => window.stillmotion.heard(props.value));
 """
 _AT_START = """async () => {
   const { language } = await import(new URL("page/texts.js", document.baseURI));
-  return [language(), sessionStorage.getItem("stillmotion.draft") ?? ""];
+  return [language(), sessionStorage.getItem("stillmotion.draft") ?? "", sessionStorage.getItem("stillmotion.folds") ?? ""];
 }"""
 
 
@@ -71,7 +71,7 @@ def make_page(api: JobApi, endpoints: Endpoints) -> gr.Blocks:
         gr.HTML(_TOP, elem_id="sm-top", apply_default_css=False)
         bridge = gr.HTML(html_template='<div id="sm-bridge"></div>', js_on_load=_BRIDGE, elem_id="sm-bridge-holder")
         state = gr.State(None)
-        language, draft = gr.Textbox(visible=False), gr.Textbox(visible=False)
+        language, draft, folds = (gr.Textbox(visible=False) for _ in range(3))
         with gr.Row(elem_id="sm-create", equal_height=False):
             with gr.Column(elem_id="sm-form", scale=5, min_width=320):
                 _draw_form(creator, state, bridge)
@@ -79,7 +79,7 @@ def make_page(api: JobApi, endpoints: Endpoints) -> gr.Blocks:
                 gr.HTML('<section id="sm-job"></section>', apply_default_css=False)
         gr.HTML(_PANELS, elem_id="sm-panels", apply_default_css=False)
         hidden = {"api_visibility": "private", "show_progress": "hidden"}
-        page.load(creator.begin, [language, draft], state, js=_AT_START, **hidden)
+        page.load(creator.begin, [language, draft, folds], state, js=_AT_START, **hidden)
         bridge.command(creator.command, [state], [state, bridge], **hidden)  # queued: else a changed state goes unheard
         endpoints.add()
     page.queue(default_concurrency_limit=None, api_open=False)
@@ -135,16 +135,18 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
     def estimated(request: gr.Request, *values: Any) -> str:
         return creator.estimate_line(shown, user_of(request), given_values(document, names, values, is_own=is_own))
 
-    def choose(wanted: str, *values: Any) -> FormState:
+    def choose(wanted: str, folds: str, *values: Any) -> FormState:
         if wanted == shown.template:  # Gradio says so whenever the keyboard passes by
             return gr.skip()
-        return creator.choose(wanted, shown, dict(zip(names, values, strict=True)))
+        return creator.choose(wanted, shown, dict(zip(names, values, strict=True)), folds)
 
     make.click(submit, components, bridge, queue=False, **hidden)
     gr.on([one.change for one in drawn.sized], estimated, components, estimate, queue=False, trigger_mode="always_last", **hidden)
     keep = f"(...values) => stillmotion.keep({json.dumps(shown.template)}, {json.dumps(names)}, values)"
     gr.on([one.change for one in components], None, components, None, js=keep, **hidden)
-    template.input(choose, [template, *components], state, **hidden)
+    folds = gr.Textbox(visible=False)
+    unfolded = "(wanted, _, ...values) => [wanted, stillmotion.folds(), ...values]"
+    template.input(choose, [template, folds, *components], state, js=unfolded, **hidden)
     chosen = f"(chosen, ...values) => stillmotion.keep(chosen, {json.dumps(names)}, values)"
     template.input(None, [template, *components], None, js=chosen, **hidden)
 

@@ -1,5 +1,5 @@
 // Gradio's form for those without a mouse, and what a person has to do in one of its fields. Gradio draws the form anew for another
-// template or language: folds stay open.
+// template or language; what was unfolded stays it.
 
 import { el } from "./dom.js";
 
@@ -27,22 +27,16 @@ export function mount(form) {
     for (const one of radios) if (one.name !== fieldset.id) one.name = fieldset.id;
   }
 
-  // Gradio folds all of them when it draws anew, and may not hear a click at once.
   function fold(box) {
     const button = box.querySelector("button");
-    const isOpen = button?.classList.contains("open");
-    if (!button || button.getAttribute("aria-expanded") === String(isOpen)) return;
-    button.setAttribute("aria-expanded", isOpen);
-    if (!isOpen) for (const after of [50, 200, 500]) setTimeout(reopen, after, button);
+    const isOpen = String(button?.classList.contains("open"));
+    if (button && button.getAttribute("aria-expanded") !== isOpen) button.setAttribute("aria-expanded", isOpen);
   }
 }
 
-function reopen(button) {
-  if (kept().includes(button.parentElement?.id) && !button.classList.contains("open")) button.click();
-}
-
-const kept = () => JSON.parse(sessionStorage.getItem(OPEN) ?? "[]");
-const keep = (id, isOpen) => sessionStorage.setItem(OPEN, JSON.stringify([...kept().filter((one) => one !== id), ...(isOpen ? [id] : [])]));
+// Which groups of fields are unfolded: whoever draws the form asks.
+export const folds = () => sessionStorage.getItem(OPEN) ?? "[]";
+const keep = (id, isOpen) => sessionStorage.setItem(OPEN, JSON.stringify([...JSON.parse(folds()).filter((one) => one !== id), ...(isOpen ? [id] : [])]));
 
 export function pointOut(name, text) {
   const field = document.getElementById(`sm-field-${name}`);

@@ -1,7 +1,7 @@
 // Starts the page: header, views, panels. Everything live is drawn here from the server's API; the form is Gradio's.
 
 import { appeared, el, replace } from "./dom.js";
-import { mount as mountForm, pointOut } from "./form.js";
+import { folds, mount as mountForm, pointOut } from "./form.js";
 import { mount as mountJob, place } from "./job.js";
 import { mount as mountLibrary } from "./library.js";
 import { mount as mountModels } from "./models.js";
@@ -39,7 +39,7 @@ const DRAFT = "stillmotion.draft"; // what is being written, for as long as the 
 
 // To the form, which lives in Gradio.
 function tell(name, data) {
-  const detail = { name, data, draft: sessionStorage.getItem(DRAFT) ?? "" };
+  const detail = { name, data, draft: sessionStorage.getItem(DRAFT) ?? "", folds: folds() };
   document.getElementById("sm-bridge").dispatchEvent(new CustomEvent("stillmotion", { detail, bubbles: true }));
   if (name !== "language") show("create");
 }
@@ -47,6 +47,7 @@ function tell(name, data) {
 // From the form: each message once.
 window.stillmotion = {
   language,
+  folds,
   keep: (template, names, values) =>
     sessionStorage.setItem(DRAFT, JSON.stringify({ template, values: Object.fromEntries(names.map((name, index) => [name, values[index]])) })),
   heard(message) {
