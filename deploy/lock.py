@@ -3,6 +3,7 @@
 requirements.lock       all that requirements.txt brings, for Python 3.11 to 3.13 on every system
 requirements-cuda.lock  the same with xFormers
 requirements-mcp.lock   the same with what `serve --mcp` wants
+requirements-ray.lock   the same with what `--executor ray` wants
 requirements-cpu.lock   the same without PyTorch and what only its CUDA build needs; its CPU build has an index of its own
 docs/licences.md        what the packages say of themselves
 """
@@ -44,13 +45,13 @@ Written by `make lock` from what the locked packages say of themselves. Stillmot
 
 def main(options: list[str]) -> None:
     """`options` go to uv: without any, versions that are locked already stay."""
-    for name in ("requirements", "requirements-cuda", "requirements-mcp"):
+    for name in ("requirements", "requirements-cuda", "requirements-mcp", "requirements-ray"):
         fixed = ("--no-config", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url")
         told = ("--custom-compile-command", "make lock", f"{name}.txt", "-o", f"{name}.lock")
         subprocess.run([sys.executable, "-m", "uv", "pip", "compile", *fixed, *told, *options], cwd=ROOT, check=True)
     whole = (ROOT / "requirements.lock").read_text()
     (ROOT / "requirements-cpu.lock").write_text("".join(block for block in blocks(whole) if not _ONLY_CUDA.match(block)))
-    every = "".join((ROOT / f"requirements-{name}.lock").read_text() for name in ("cuda", "mcp"))
+    every = "".join((ROOT / f"requirements-{name}.lock").read_text() for name in ("cuda", "mcp", "ray"))
     (ROOT / "docs" / "licences.md").write_text(_HEAD + licence_table(every))
 
 

@@ -39,7 +39,7 @@ TOKEN = "ray.token"  # in the data directory; whoever knows it may run anything 
 LONGEST_JOB_SECONDS = 24 * 3600.0  # Ray gives a replica that has to go 20 seconds, and then kills it with its job
 _LOOK_SECONDS = 0.25  # between two looks whether somebody wants it to stop
 _STOP_SECONDS = 15.0  # a replica that was asked to stop may take so long; then nobody listens to it any more
-_GIVE_UP_SECONDS = 300.0  # so long no replica can be had
+_TRIES, _SOON_SECONDS = 60, 10.0  # a job fails when Ray has refused it so often, each time so soon; for a replica it waits for ever
 
 
 class Afar:
@@ -146,13 +146,15 @@ class _Call:
         self.name, self.asked, self.looked, self.is_waking = "", None, 0.0, False
 
     def result(self) -> tuple[Outcome, str, Mapping[str, Any] | None, tuple[int, int]]:
-        since = time.monotonic()
+        failures = 0
         while True:
+            began = time.monotonic()
             error = self._try()
             if not isinstance(error, Exception):
                 return error
             log.warning("no replica takes the job %s: %s", self.job.id, error)
-            if time.monotonic() - since > _GIVE_UP_SECONDS:
+            failures = failures + 1 if time.monotonic() - began < _SOON_SECONDS else 1
+            if failures >= _TRIES:
                 raise ClusterError(f"No replica can be had: {error}", "See the logs of Ray.") from error
             time.sleep(1)
             if self.is_canceled():

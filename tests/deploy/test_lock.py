@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("requirements.lock", "requirements-cuda.lock", "requirements-cpu.lock", "requirements-mcp.lock")
+LOCKS = ("requirements.lock", "requirements-cuda.lock", "requirements-cpu.lock", "requirements-mcp.lock", "requirements-ray.lock")
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\\n]+)", re.MULTILINE)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def cluster_of(nodes: int) -> Iterator[Any]:
     """Ray's head without a place for replicas, and so many nodes with one each. Its token is that of this process."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 2**27, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args=node_options() | {"num_cpus": 0, "include_dashboard": False})
     try:
         cluster.places = [add_node(cluster) for _ in range(nodes)]
         yield cluster
@@ -122,9 +123,17 @@ def cluster_of(nodes: int) -> Iterator[Any]:
 
 
 def add_node(cluster: Any) -> Any:
-    return cluster.add_node(num_cpus=1, object_store_memory=2**27)
+    return cluster.add_node(num_cpus=1, **node_options())
+
+
+def node_options() -> dict[str, int]:
+    """With ports that are said, a node need not wait for its agents to say theirs; if they are slow it gives up."""
+    names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+    with ExitStack() as held:
+        free = [held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in names]
+    return dict(zip(names, free, strict=True)) | {"object_store_memory": 2**27, "node_ip_address": "127.0.0.1"}
 
 
 def use_token() -> None:
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, "RAY_USAGE_STATS_ENABLED": "0"}
-    os.environ |= {"RAY_raylet_start_wait_time_s": "300"}  # on a machine that is busy
+    os.environ |= {"RAY_raylet_start_wait_time_s": "600", "RAY_agent_register_timeout_ms": "600000"}  # for a machine that is busy

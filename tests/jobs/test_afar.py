@@ -24,6 +24,7 @@ from workflows.folders import Folders
 from workflows.plugins import all_nodes
 from workflows.templates import fill, find_template
 
+use_token()  # before Ray is imported: it looks but once
 pytest.importorskip("ray", reason="wants Ray: make test-ray")
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 
