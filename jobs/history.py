@@ -86,7 +86,8 @@ class History(JobTable):
         statuses = [status] if isinstance(status, str) else list(status or ())
         wanted = " ".join(text.casefold().split()).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         is_open = bool(statuses) and not set(statuses) & set(ENDED)
-        by_status, by_owner = ("", "+") if is_open else ("+", "")  # a plus keeps SQLite from an index: few jobs are open, many have ended
+        are_few = is_open or is_favourite
+        by_status, by_owner = ("" if is_open else "+"), ("+" if are_few else "")  # a plus keeps SQLite from the index of many
         conditions: dict[str, Sequence[Any]] = {
             f"{by_owner}owner = ?": _given(owner),
             f"{by_status}status IN ({marks(statuses) or '?'})": statuses,
@@ -111,7 +112,8 @@ class History(JobTable):
 
     def counts(self, owner: str | None = None) -> dict[JobStatus, int]:
         """How many jobs there are in each status, without those that are deleted."""
-        sql = "SELECT status, count(*) FROM jobs WHERE deleted_at IS NULL AND (:owner IS NULL OR owner = :owner) GROUP BY status"
+        of_owner = "" if owner is None else "AND owner = :owner"
+        sql = f"SELECT status, count(*) FROM jobs WHERE deleted_at IS NULL {of_owner} GROUP BY status"
         found = dict(map(tuple, self.database.read(sql, {"owner": owner})))
         return {status: found.get(status, 0) for status in JobStatus}
 

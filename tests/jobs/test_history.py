@@ -110,8 +110,10 @@ def test_favourites_alone(store, library):
         ({}, ""),
         ({"status": ENDED, "has_files": True}, ""),
         ({"status": ("queued", "running"), "owner": "ann"}, "jobs_by_status"),
-        ({"owner": "ann", "status": "succeeded", "makes": "film"}, "jobs_of_owner"),
+        ({"owner": "ann", "status": "succeeded", "makes": "film"}, "jobs_words_of_owner"),
+        ({"owner": "ann", "text": "boat"}, "jobs_words_of_owner"),
         ({"is_favourite": True}, "jobs_favourite"),
+        ({"owner": "ann", "is_favourite": True}, "jobs_favourite"),
     ],
 )
 def test_long_lists_are_walked_from_the_newest_on_and_never_sorted(store, monkeypatch, filters, index):
