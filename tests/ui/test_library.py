@@ -189,15 +189,3 @@ def test_two_play_in_step_and_their_likeness_is_told(visit: Visit) -> None:
     page.keyboard.press("Escape")
     expect(page.locator(".sm-tray")).to_be_visible()
     assert videos(page) == 0
-
-
-def test_a_film_that_is_verified_comes_out_the_same(visit: Visit, served: Served) -> None:
-    page = library(visit)
-    made = served.film(prompt="A red boat on the sea")
-    poster = page.locator(f"[data-job='{made}'] .sm-poster")
-    expect(poster).to_be_visible()  # it came while one looked
-    poster.click()
-    page.click("[data-act=verify]")
-    expect(page.locator(".sm-player-check")).to_have_text("Identical: every pixel of every frame.")
-    page.keyboard.press("Escape")
-    assert titles(page)[:2] == ["A red boat on the sea", "boat 0"]  # the second one is not kept
