@@ -186,13 +186,6 @@ def test_interrupting_leaves_nothing_behind(data_dir: Path) -> None:
     """Ctrl-C, a polite kill, a closed terminal: in one process, since PyTorch takes seconds to load."""
     film = ["film", "a", "--data-dir", str(data_dir), *TINY, "--frames", "4", "--motion-steps", "9999"]
     code = f"import app; print([app.main({film!r}) for _ in range(3)])"
-    options = {
-        "cwd": ROOT,
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "text": True,
-        "env": os.environ | {"OMP_NUM_THREADS": "1"},
-    }
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     # Whoever runs the tests may ignore a signal, as nohup does; we would inherit that.
     options = {
@@ -200,7 +193,8 @@ def test_interrupting_leaves_nothing_behind(data_dir: Path) -> None:
         "env": os.environ | {"OMP_NUM_THREADS": "1"},
         "preexec_fn": lambda: [signal.signal(how, signal.SIG_DFL) for how in signals],
     }
-    with subprocess.Popen([sys.executable, "-c", code], **pipes, **options) as process:
+    options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **options) as process:
         try:
             for how in signals:
                 said = ""
