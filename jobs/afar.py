@@ -75,6 +75,7 @@ class Afar:
         if not ray.is_initialized():  # what asks Serve for anything would start a cluster
             return
         if self._handle is not None:
+            self._handle.shutdown()  # it would go on to tell a cluster that is not ours any more
             serve.delete(self._name, _blocking=False)
         if not self.cluster.address:
             serve.shutdown()

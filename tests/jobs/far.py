@@ -42,6 +42,7 @@ class House(logging.Handler):
         self.service = Service(store, WorkSettings(machine), self.catalog, executor=cluster and far(data_dir, machine, cluster))
         self.store, self._changed = self.service.store, threading.Condition()
         logging.getLogger("stillmotion.afar").addHandler(self)
+        logging.getLogger("stillmotion.afar").setLevel(logging.INFO)
         self.service.board.subscribe(self._hear)
 
     def __enter__(self) -> House:
@@ -131,7 +132,7 @@ def node_options() -> dict[str, int]:
     names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
     with ExitStack() as held:
         free = [held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in names]
-    return dict(zip(names, free, strict=True)) | {"object_store_memory": 2**27, "node_ip_address": "127.0.0.1"}
+    return dict(zip(names, free, strict=True)) | {"object_store_memory": 2**27}
 
 
 def use_token() -> None:
