@@ -34,7 +34,7 @@ from workflows.graph import WorkflowError, read_json
 from workflows.model_list import ModelList
 from workflows.nodes import catalog
 from workflows.seeds import with_new_seeds
-from workflows.templates import fill, find_template
+from workflows.templates import check_said, extra_of, fill, find_template
 
 _MOST_ROWS = 10_000
 _SHORTEST_ID = 4
@@ -66,6 +66,8 @@ def submit(command: SubmitCommand) -> str:
     with closing(open_store(command.store)) as store:
         submissions = _of_file(command) if command.file is not None else _of_template(command)
         made = store.submit_many(submissions)
+        for line in dict.fromkeys(line for job in made for line in job.warnings):
+            sys.stderr.write(f"note: {line}\n")
         return _shown(made, command.is_json)
 
 
@@ -232,8 +234,10 @@ def _of_template(command: SubmitCommand) -> list[Submission]:
     template = find_template(command.template, command.store.data_dir)
 
     def make(values: Mapping[str, str]) -> Submission:
+        graph = fill(template, values)
+        check_said(template, graph)
         try:
-            return _prepared(command, fill(template, values))
+            return _prepared(command, graph, **extra_of(template, values))
         except WorkflowError as error:
             raise films.in_fields(error, template, values) from error
 
@@ -249,12 +253,12 @@ def _bare(workflow: Any) -> Any:
     return workflow["prompt"] if isinstance(workflow, dict) and isinstance(workflow.get("prompt"), dict) else workflow
 
 
-def _prepared(command: SubmitCommand, graph: Any) -> Submission:
+def _prepared(command: SubmitCommand, graph: Any, **extra: Any) -> Submission:
     more = dict(command.more)
     owner, webhook = more.pop("owner"), more.pop("webhook")
     if webhook:
         check_url(webhook, allows_private=command.allows_private_webhooks)
-    extra = {"webhook": webhook} if webhook else {}
+    extra |= {"webhook": webhook} if webhook else {}
     folders, most = Folders(command.store.data_dir, owner), command.store.max_pixel_steps
     submission, workflow = prepare(graph, catalog(), folders, extra=extra, max_pixel_steps=most, **more)
     if workflow.node_errors:

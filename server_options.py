@@ -51,6 +51,7 @@ class ServeCommand:
     notices: tuple[str, ...] = ()
     may_be_framed: bool = False
     everybody_is_admin: bool = True
+    everybody_is_apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -234,11 +235,12 @@ def serve_command(options: argparse.Namespace, environment: Mapping[str, str], d
     given = _settled(options, environment, (*_SERVER, *_STORE, *_WORK, *_CLUSTER))
     same = ("port", "token", "users", "no_auth", "allowed_hosts", "allowed_origins", "trusted_proxies", "root_path")
     work = _work_settings(options, environment, given)
+    are_apart = is_space(environment) and given["no_auth"] and not is_said
     return ServeCommand(
         _store_settings(given, data_dir, work.cluster), work, host=given["listen"], drain_seconds=given["drain"],
         has_custom_nodes=given["enable_custom_nodes"], has_page=not given["no_ui"], hub=hub_settings(environment), has_mcp=given["mcp"],
-        notices=space_notices(environment, data_dir, no_auth=given["no_auth"]), may_be_framed=is_space(environment),
-        everybody_is_admin=is_said or not is_space(environment),
+        notices=space_notices(environment, data_dir, no_auth=given["no_auth"], are_apart=are_apart), may_be_framed=is_space(environment),
+        everybody_is_admin=is_said or not is_space(environment), everybody_is_apart=are_apart,
         **{name: given[name] for name in same},
     )  # fmt: skip
 

@@ -21,8 +21,8 @@ def space_environment(environment: Mapping[str, str], *, has_credentials: bool =
     """The environment, with what a Space needs. `has_credentials`: the command line says who may enter.
 
     Nobody but the proxy of Spaces reaches the port, and it finds a Space by its name: any name that arrives is right, an owner's own
-    domain and a probe's address among them. A Space without a token is open to all whom Hugging Face lets see it;
-    unless NO_AUTH is set by hand, what concerns everybody is nobody's there: fetching models, pausing the queue.
+    domain and a probe's address among them. A Space without a token is open to all whom Hugging Face lets see it, each browser for
+    itself; unless NO_AUTH is set by hand, what concerns everybody is nobody's there: fetching models, pausing the queue.
     """
     if not is_space(environment):
         return environment
@@ -34,9 +34,9 @@ def space_environment(environment: Mapping[str, str], *, has_credentials: bool =
     return {f"STILLMOTION_{name}": value for name, value in usual.items()} | dict(environment)
 
 
-def space_notices(environment: Mapping[str, str], data_dir: Path, *, no_auth: bool) -> tuple[str, ...]:
+def space_notices(environment: Mapping[str, str], data_dir: Path, *, no_auth: bool, are_apart: bool) -> tuple[str, ...]:
     """What people have to know before they use it: keys of the page's texts, after "notice."."""
     if not is_space(environment):
         return ()
     is_kept = data_dir.resolve().is_relative_to(PERSISTENT.resolve())
-    return (*(() if is_kept else ("space_temporary",)), *(("space_open",) if no_auth else ()))
+    return (*(() if is_kept else ("space_temporary",)), *(("space_apart" if are_apart else "space_open",) if no_auth else ()))

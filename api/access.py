@@ -2,7 +2,7 @@
 
 A request passes in turn: the size of its headers, what the proxy says of it, Host, Origin, credentials, the size of its body. Behind
 this layer `scope["user"]` is a `User`. Without a token and without users everybody is the same user, called "", who may do everything, if
-`everybody_is_admin`.
+`everybody_is_admin`; with `everybody_is_apart` each browser is a user of its own.
 
 Start the server with SERVER_OPTIONS.
 """
@@ -28,6 +28,7 @@ from api.refusals import Refusal, TooManyAttempts, Unauthorized, Unexpected
 from api.sessions import Sessions, read_key
 from api.users import Login, User, Users, UsersFile
 from api.visit import Visit
+from api.visitors import Visitors
 
 __all__ = ["SERVER_OPTIONS", "Access", "AccessSettings", "Credentials", "User", "entry_address", "startup_credentials"]
 
@@ -53,6 +54,7 @@ class Access:
         self._proxies, self._root = TrustedProxies(settings.trusted_proxies), checked_root_path(settings.root_path)
         self._headers = security_headers(may_be_framed=settings.may_be_framed)
         self._door = _door(settings, now, clock) if settings.has_credentials else None
+        self._visitors = _visitors(settings, now) if settings.everybody_is_apart and not self._door else None
         self._pages = LoginPages(self._door, has_names=settings.users_path is not None) if self._door else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,7 +121,10 @@ class Access:
             return preflight
         # 3. who is it? Those who sign in are asked by the page
         login, is_named = None, False
-        if self._door is None:
+        if self._visitors is not None:
+            visit.scope["user"], cookie = self._visitors.of(visit)
+            record.add_headers(cookie)
+        elif self._door is None:
             visit.scope["user"] = _EVERYBODY if self.settings.everybody_is_admin else _NOBODY
         elif visit.path not in _PAGES or visit.is_websocket:
             login, is_named = await self._identify(self._door, visit)
@@ -178,6 +183,10 @@ class Access:
         if self._pages is not None:
             return await self._pages.login(request) if visit.path == "/login" else self._pages.logout(request)
         return JSONResponse({"success": True}) if visit.method == "POST" else RedirectResponse(f"{visit.root}/", 303)
+
+
+def _visitors(settings: AccessSettings, now: Callable[[], float]) -> Visitors:
+    return Visitors(Sessions(read_key(settings.key_path), now), may_be_framed=settings.may_be_framed)
 
 
 def _door(settings: AccessSettings, now: Callable[[], float], clock: Callable[[], float]) -> Doorkeeper:

@@ -60,9 +60,9 @@ class Record:
         log.info("%s", json.dumps(line))
 
     def _with_ours(self, headers: Any) -> list[tuple[bytes, bytes]]:
-        theirs = list(headers)
-        names = {name.lower() for name, _ in theirs}
-        return theirs + [(name, value) for name, value in self._headers.items() if name not in names or name == b"vary"]
+        theirs = [one for one in headers if b"set-cookie" not in self._headers or one[0].lower() != b"cache-control"]
+        names = {name.lower() for name, _ in theirs} - {b"vary", b"set-cookie"}
+        return theirs + [(name, value) for name, value in self._headers.items() if name not in names]
 
 
 def security_headers(*, may_be_framed: bool) -> dict[bytes, bytes]:

@@ -26,7 +26,7 @@ class AccessSettings:
     trusted_proxies: addresses and networks whose X-Forwarded-* is believed, or "*". root_path: the path under which a proxy shows us.
     body_limits: beginnings of paths, and how much may be sent there instead of body_limit_bytes.
     may_be_framed: pages of other sites may show ours inside. everybody_is_admin: without token and users, whoever comes may also do what
-    concerns all, such as fetch models."""
+    concerns all, such as fetch models. everybody_is_apart: without token and users, each browser is a user of its own."""
 
     listen_host: str = "127.0.0.1"
     token: str = ""
@@ -41,6 +41,7 @@ class AccessSettings:
     body_limits: Mapping[str, int] = field(default_factory=dict)
     may_be_framed: bool = False
     everybody_is_admin: bool = True
+    everybody_is_apart: bool = False
 
     @property
     def has_credentials(self) -> bool:
@@ -48,7 +49,7 @@ class AccessSettings:
 
     def check(self) -> None:
         """Raises InputError for settings that contradict each other or would let in everybody."""
-        if startup_credentials(self.listen_host, self.token, self.users_path, self.no_auth).is_made:
+        if startup_credentials(self.listen_host, self.token, self.users_path, self.no_auth, are_apart=self.everybody_is_apart).is_made:
             hint = "Give a token or a file of users, or say no_auth."
             raise InputError(f"Whoever can reach {self.listen_host!r} could use this server.", hint)
 
@@ -67,7 +68,9 @@ class Credentials:
     is_made: bool = False
 
 
-def startup_credentials(listen_host: str, token: str = "", users_path: Path | None = None, no_auth: bool = False) -> Credentials:
+def startup_credentials(
+    listen_host: str, token: str = "", users_path: Path | None = None, no_auth: bool = False, *, are_apart: bool = False
+) -> Credentials:
     """Nobody beyond this machine is served without credentials, unless `no_auth` says so; raises InputError for contradictions."""
     given = [name for name, value in (("--token", token), ("--users", users_path), ("--no-auth", no_auth)) if value]
     if len(given) > 1:
@@ -78,7 +81,8 @@ def startup_credentials(listen_host: str, token: str = "", users_path: Path | No
         return Credentials(token, users_path)
     if no_auth:
         where = f"can reach {listen_host}" if listen_host else "can reach this machine"
-        log.warning("everybody who %s may use this server, see all films and stop all jobs (--no-auth)", where)
+        what = "use this server, each browser for itself" if are_apart else "use this server, see all films and stop all jobs"
+        log.warning("everybody who %s may %s (--no-auth)", where, what)
         return Credentials()
     return Credentials(secrets.token_urlsafe(24), is_made=True)
 

@@ -16,7 +16,7 @@ from jobs.outgoing import check_url
 from jobs.submitting import prepare
 from workflows.graph import Workflow, WorkflowError, check_readable
 from workflows.opening import open_workflow
-from workflows.templates import Graph, Template, fill, find_template
+from workflows.templates import WITHOUT_METADATA, Graph, Template, check_said, extra_of, fill, find_template
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Wish:
 
 
 def make_film(api: JobApi, body: FilmRequest, user: User) -> Job:
-    """Raises UnknownNameError, InputError, WorkflowError, QueueFullError, StorageError."""
+    """Raises UnknownNameError, InputError, Unsaid, WorkflowError, QueueFullError, StorageError."""
     return api.store.submit(checked(api, wish(api, body, user), body, user)[0])
 
 
@@ -49,8 +49,11 @@ def wish(api: JobApi, body: FilmRequest, user: User) -> Wish:
 
 
 def checked(api: JobApi, asked: Wish, body: SubmitModel, user: User) -> tuple[Submission, Workflow]:
-    """What is wrong with nodes is said of the fields that set them. Raises InputError, WorkflowError."""
+    """What is wrong with nodes is said of the fields that set them. Raises InputError, Unsaid, WorkflowError."""
+    check_said(asked.template, asked.graph)
+    films.check_whole(asked.template, asked.given, api.catalog)
     named = {"template": asked.template.id} if asked.template.id else {}
+    named |= extra_of(asked.template, asked.given)
     try:
         return prepared(api, asked.graph, body, user, **named)
     except WorkflowError as error:
@@ -63,6 +66,8 @@ def prepared(api: JobApi, graph: Graph, body: SubmitModel, user: User, **extra: 
     if body.webhook is not None:
         check_url(body.webhook, allows_private=api.allows_private_webhooks)
         extra["webhook"] = body.webhook
+    if not body.metadata:
+        extra[WITHOUT_METADATA] = True
     submission, workflow = prepare(
         graph, api.catalog, api.folders(user), extra=extra, max_pixel_steps=api.max_pixel_steps,
         title=body.title, tags=tuple(body.tags), front=body.front,

@@ -22,7 +22,7 @@ from errors import Canceled, StillmotionError
 from jobs.job import Job, JobStatus, Output
 from jobs.progress import Snapshot
 from workflows.folders import Folders
-from workflows.templates import Template, find_template
+from workflows.templates import WITHOUT_METADATA, Template, find_template
 
 _LOOK_SECONDS = 1.0
 _TYPES = {"integer": int, "number": float, "switch": bool}
@@ -89,8 +89,10 @@ def _parameter(one: Mapping[str, Any], *, is_first: bool) -> Parameter:
 
 def begin(api: JobApi, call: Call, values: Mapping[str, Any], user: User) -> Job:
     """Raises InputError, WorkflowError, QueueFullError, StorageError."""
-    seeds = {name for name, one in find_template(call.template).fields().items() if one.seed}
-    given = {name: _seed(value) if name in seeds else value for name, value in values.items() if value not in (None, "")}
+    fields = find_template(call.template).fields()
+    seeds, required = ({one.name for one in fields.values() if getattr(one, kind)} for kind in ("seed", "required"))
+    said = {name: value for name, value in values.items() if value is not None and (value != "" or name in required)}
+    given = {name: _seed(value) if name in seeds else value for name, value in said.items()}
     return make_film(api, FilmRequest(template=call.template, **given), user)
 
 
@@ -135,14 +137,14 @@ def files(call: Call, job: Job) -> list[Output | None]:
 def settings(call: Call, job: Job) -> dict[str, Any]:
     """Every value with which it was made, both seeds among them, and how long it took."""
     return {
-        "job": job.id, "template": call.template, "values": _values(find_template(call.template), job.workflow),
+        "job": job.id, "template": call.template, "values": _values(find_template(call.template), job),
         "queued_seconds": round(job.queued_seconds, 3), "run_seconds": round(job.run_seconds, 3), "stage_seconds": job.stage_seconds,
         "device": job.device, "warnings": list(job.warnings),
     }  # fmt: skip
 
 
-def _values(template: Template, workflow: Mapping[str, Any]) -> dict[str, Any]:
-    found = {}
+def _values(template: Template, job: Job) -> dict[str, Any]:
+    workflow, found = job.workflow, {"metadata": not job.extra.get(WITHOUT_METADATA)}
     for name, one in template.fields().items():
         node, _, input_name = (one.inputs or ("",))[0].partition(".")
         value = workflow.get(node, {}).get("inputs", {}).get(input_name)

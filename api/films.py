@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Mapping
 from typing import Any
 
@@ -34,8 +35,22 @@ def document(template: Template, catalog: Catalog, folders: Folders, language: s
         for group in template.groups
     ]
     for one in (one for group in groups for one in group["fields"]):
-        one["help"] = say(one["help"], language)
+        own = template.fields()[one["name"]].help
+        one["help"] = own.get(language) or own.get("en") or say(one["help"], language)
     return {"id": template.id, "title": template.title, "description": template.description, "groups": groups}
+
+
+def check_whole(template: Template, given: Mapping[str, Any], catalog: Catalog) -> None:
+    """A form's numbers are what they say: ComfyUI would take 14.7 frames for 14. Raises BadFields."""
+    wrong = {}
+    for name, value in given.items():
+        node, _, of = (template.fields()[name].inputs or ("",))[0].partition(".")
+        node_class = catalog.classes.get(template.workflow[node]["class_type"]) if node else None
+        is_whole = node_class is not None and of in node_class.inputs and node_class.inputs[of].type == "INT"
+        if is_whole and isinstance(value, float) and math.isfinite(value) and not value.is_integer():
+            wrong[name] = f"{value:g} is no whole number; use {math.floor(value)} or {math.ceil(value)}"
+    if wrong:
+        raise BadFields(wrong)
 
 
 def in_fields(error: WorkflowError, template: Template, given: Container[str]) -> InputError:
@@ -66,7 +81,11 @@ def _plainly(problem: Mapping[str, Any]) -> str:
         case "value_bigger_than_max":
             return f"{value} is more than {config[1].get('max')}, the most there can be"
         case "value_not_in_list":
-            return details.partition(": ")[2].replace(" not in ", " is none of ", 1).replace(" is none of []", " is not there")
+            shown, _, names = details.partition(": ")[2].partition(" not in ")
+            names, _, near = names.removesuffix("?").partition(". Did you mean ")
+            if names == "[]":
+                return f"{shown} is not there"
+            return f"{shown} is none of {names}. Did you mean {near}?" if near else f"{shown} is none of {names}"
         case "custom_validation_failed":
             return details.partition(" - ")[2]
         case _:
@@ -81,6 +100,7 @@ def _field(one: Field, template: Template, default: Any, catalog: Catalog, folde
         "is_main": one.main,
         "default": default,
         "follows": template.follows.get(one.name),
+        "is_required": bool(one.required),
     }
     if not one.inputs:
         return shown | _change(one, folders)
@@ -93,9 +113,11 @@ def _field(one: Field, template: Template, default: Any, catalog: Catalog, folde
 
 
 def _change(one: Field, folders: Folders) -> dict[str, Any]:
-    """A field that stands for a change of the graph."""
+    """A field that sets no input."""
     if one.replaces == "vae":
         return {"kind": "file", "choices": folders.names("vae"), "help": "Another autoencoder."}
+    if one.replaces == "metadata":
+        return {"kind": "switch", "help": "keep prompt, seeds and settings inside the files"}
     return {"kind": "loras", "choices": folders.names("loras"), "help": "With strengths: soft:0.8, sharp:0.5"}
 
 

@@ -102,6 +102,7 @@ class SubmitModel(BaseModel):
     tags: Tags = Field(default_factory=list)
     webhook: str | None = Field(None, max_length=2000, description="This address is told when the job has ended; see docs/api.md.")
     front: bool = Field(False, description="Before your other jobs.")
+    metadata: bool = Field(True, description="Keep prompt, seeds and settings inside the files, and as JSON beside them.")
 
 
 class WorkflowRequest(SubmitModel):
@@ -291,6 +292,7 @@ class FieldModel(BaseModel):
     is_advanced: bool
     follows: str | None = Field(None, description="The field whose value it has if it is left out.")
     is_main: bool = Field(description="What everybody sets; forms show it first.")
+    is_required: bool = Field(description="An empty text is refused; left out, it is the default.")
 
 
 class GroupModel(BaseModel):

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse, JSONResponse, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
 from api import films, job_events
 from api.asking import make_film, run_workflow
@@ -37,16 +37,21 @@ from api.users import User
 from api.views import sent
 from errors import JobStateError, UnknownNameError
 from jobs.documents import day_start, moment
+from jobs.history import Usage
 from jobs.job import Job, JobStatus
+from jobs.report import usage_csv
 from workflows.seeds import with_new_seeds
 from workflows.templates import all_templates, find_template
 
 _MOST_WAIT_SECONDS = 600
 _PREFER_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,6})"?\s*(?:$|[,;])', re.IGNORECASE)
+_TABLE = {200: {"content": {"text/csv": {}}, "description": "A line for each user and day."}}
 _JOBS, _TEMPLATES = ["jobs"], ["templates"]
 JobId = Annotated[str, Path(max_length=200, examples=["8c8d3f5e-3f0b-4a52-9f7e-0c3a8a0a6f51"])]
 Text = Annotated[str, Query(max_length=200)]
 Moment = Annotated[str | None, Query(max_length=40, description="When it was asked for: a day (UTC) or a time.", examples=["2026-03-01"])]
+Owner = Annotated[str | None, Query(max_length=64, description="For admins: whose.")]
+Day = Annotated[str | None, Query(max_length=10, description="A day (UTC), such as 2026-03-01.")]
 Prefer = Annotated[str, Header(description="`wait=N`: answer when the job has ended, or after N seconds.", examples=["wait=60"])]
 
 
@@ -81,6 +86,7 @@ def job_routes(api: JobApi) -> APIRouter:
     add("GET", "/api/templates", jobs.list_templates, TemplateList, _TEMPLATES)
     add("GET", "/api/templates/{name}", jobs.get_template, TemplateModel, _TEMPLATES, 404)
     add("GET", "/api/usage", jobs.get_usage, UsageAnswer, ["usage"])
+    add("GET", "/api/usage.csv", jobs.get_usage_table, None, ["usage"], response_class=Response, responses=_TABLE)
     return router
 
 
@@ -107,7 +113,7 @@ class _Jobs:
         user: Asking,
         root: Root,
         status: Annotated[list[JobStatus] | None, Query(description="May be given several times.")] = None,
-        owner: Annotated[str | None, Query(max_length=64, description="For admins: whose.")] = None,
+        owner: Owner = None,
         batch: Text | None = None,
         tag: Text | None = None,
         text: Annotated[str, Query(max_length=500, description="In the title or in any text of the workflow.")] = "",
@@ -211,15 +217,19 @@ class _Jobs:
             raise NotFound(error.message, error.hint) from error
         return films.document(template, self.api.catalog, self.api.folders(user))
 
-    def get_usage(
-        self,
-        user: Asking,
-        owner: Annotated[str | None, Query(max_length=64, description="For admins: whose.")] = None,
-        since: Annotated[str | None, Query(max_length=10, description="A day (UTC), such as 2026-03-01.")] = None,
-    ) -> Any:
+    def get_usage(self, user: Asking, owner: Owner = None, since: Day = None) -> Any:
         """Seconds of generation by user and day (UTC). What was deleted still counts."""
-        usage = self.store.usage(self.api.owner(user, owner), None if since is None else day_start(since))
+        usage = self._usage(user, owner, since)
         return {"usage": [vars(one) for one in usage], "seconds": round(sum(one.seconds for one in usage), 3)}
+
+    def get_usage_table(self, user: Asking, owner: Owner = None, since: Day = None) -> Response:
+        """The same as CSV, for spreadsheets."""
+        text = usage_csv(self._usage(user, owner, since)) + "\n"
+        return Response(text, media_type="text/csv", headers={"Content-Disposition": 'attachment; filename="stillmotion-usage.csv"'})
+
+    def _usage(self, user: User, owner: str | None, since: str | None) -> list[Usage]:
+        """Raises InputError."""
+        return self.store.usage(self.api.owner(user, owner), None if since is None else day_start(since))
 
     # What they share
 

@@ -55,10 +55,14 @@ class LatePage:
         else:
             await send({"type": "websocket.close", "code": 1011})
 
+    async def _made(self) -> FastAPI:
+        """In a loop of its own: without one, Gradio makes several and leaves them open."""
+        return self._make()
+
     async def _live(self) -> None:
         """Made, and kept alive until the server ends."""
         try:
-            page = await asyncio.to_thread(self._make)
+            page = await asyncio.to_thread(asyncio.run, self._made())
             async with page.router.lifespan_context(page):
                 self._page = page
                 self._is_made.set()

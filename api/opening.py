@@ -28,6 +28,7 @@ from api.job_models import EstimateModel, ExportRequest, FilmRequest, OpenedMode
 from api.users import User
 from errors import InputError
 from jobs.estimates import estimate
+from jobs.forecast import queue_seconds
 from jobs.job import Job
 from pipelines.filenames import storage_error
 from pipelines.metadata import read_settings
@@ -35,7 +36,7 @@ from workflows.exporting import Exported, export, order_of
 from workflows.graph import check_readable, read_json
 from workflows.opening import exact_text, open_workflow
 from workflows.playing import length
-from workflows.templates import all_templates
+from workflows.templates import WITHOUT_METADATA, all_templates
 from workflows.workload import workload
 
 _CHUNK = 1024 * 1024
@@ -84,7 +85,10 @@ def opened(api: JobApi, document: Any, user: User, prefer: str = "") -> dict[str
 def opened_job(api: JobApi, job_id: str, user: User) -> dict[str, Any]:
     """Raises UnknownJobError."""
     job = api.find(user, job_id)
-    return opened(api, job.workflow, user, _template_of(job))
+    found = opened(api, job.workflow, user, _template_of(job))
+    if job.extra.get(WITHOUT_METADATA) and "metadata" in found["values"]:
+        found["values"] |= {"metadata": False}
+    return found
 
 
 def estimated(api: JobApi, body: FilmRequest, user: User) -> dict[str, Any]:
@@ -96,7 +100,7 @@ def estimated(api: JobApi, body: FilmRequest, user: User) -> dict[str, Any]:
     return {
         "seconds": _rounded(found.seconds), "seconds_basis": found.basis, "frames": frames, "film_seconds": seconds,
         "bytes": found.bytes, "memory_bytes": found.memory_bytes, "warnings": list(submission.warnings),
-        "queue_seconds": _rounded(found.queue_seconds),
+        "queue_seconds": _rounded(queue_seconds(api.store)),
     }  # fmt: skip
 
 
@@ -117,6 +121,8 @@ class _Opening:
         job = self.api.find(user, job_id)
         request.state.job_id = job.id
         order = order_of(job.workflow, all_templates(self.api.data_dir), _template_of(job))
+        if job.extra.get(WITHOUT_METADATA):
+            order = replace(order, body=dict(order.body) | {"metadata": False})
         name = re.sub(r"[^A-Za-z0-9]", "", job.id)[:8]
         return _answer(export(form, job.workflow, order, _server(request, root), f"stillmotion-{name}"))
 
@@ -127,6 +133,7 @@ class _Opening:
         order = order_of(asked.graph, all_templates(self.api.data_dir), asked.template.id)
         if asked.template.id and body.workflow is None:  # what was left open stays open
             told = {"template": asked.template.id} | ({"draft": True} if body.draft else {})
+            told |= {} if body.metadata else {"metadata": False}
             order = replace(order, path="/api/films", body=told | dict(asked.given))
         return _answer(export(body.form, asked.graph, order, _server(request, root)))
 

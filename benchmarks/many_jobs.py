@@ -40,11 +40,11 @@ def footprint() -> dict[str, float]:
 
 
 def one_worker(store: JobStore, data_dir: Path) -> Worker:
-    """As a server's, on the CPU, with the shelf and the cache of a small machine."""
+    """As a server's, on the CPU, with the shelf of a small machine, and a cache that is soon full: what grows then is no kept result."""
     from pipelines.shelf import Shelf
     from workflows.run import Engine
 
-    cache = Cache(data_dir / "cache", memory_bytes=2**26, disk_bytes=2**26)
+    cache = Cache(data_dir / "cache", memory_bytes=2**22, disk_bytes=2**22)
     return Worker(store, Runner(data_dir, catalog(), lambda: Engine(MachineSettings(device="cpu"), Shelf(2**30), cache)), Board())
 
 

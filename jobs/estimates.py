@@ -1,4 +1,4 @@
-"""What a job will cost, told from jobs that have been: seconds, bytes, memory, and the wait before it.
+"""What a job will cost, told from jobs that have been: seconds, bytes, memory. The form, the queue and the panel of a job all ask here.
 
 First from jobs of the same work; else scaled from jobs of other sizes, by the same models on the same device. Where those say nothing,
 nothing is said. Time grows with pixels times steps in each stage, and with pixels where nothing is sampled; bytes grow with pixels.
@@ -11,13 +11,13 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from jobs.forecast import forecast
 from jobs.store import JobStore
 from workflows.workload import Work
 
-_SAME, _OTHERS = 20, 60  # so many of the last are looked at
+_SAME, _RECENT = 20, 80  # so many of the last are looked at
 _FARTHEST = 8.0  # times larger or smaller than what was measured: beyond, nobody knows
 _SAMPLED = ("still", "motion")
 _FOR_EACH_PICTURE = ("decoding", "encoding")
@@ -25,13 +25,14 @@ _WORK = re.compile(r"(?P<kind>\w+):(?P<numbers>\d+(?:x\d+){3})")
 _LAST_DEVICE = "SELECT device FROM jobs WHERE status = 'succeeded' AND is_whole AND device <> '' ORDER BY seq DESC LIMIT 1"
 _COLUMNS = "seq, work, workflow, stage_seconds, run_seconds, peak_bytes, is_whole, device"
 _SAME_WORK = f"SELECT {_COLUMNS} FROM jobs WHERE status = 'succeeded' AND work = ? ORDER BY seq DESC LIMIT ?"
-_OTHER_WORK = f"""
-    SELECT {_COLUMNS} FROM jobs WHERE status = 'succeeded' AND work <> '' AND work <> ? ORDER BY seq DESC LIMIT ?
-"""
+_ANY_WORK = f"SELECT {_COLUMNS} FROM jobs WHERE status = 'succeeded' AND work <> '' ORDER BY seq DESC LIMIT ?"
 _BYTES = """
     SELECT job, sum(bytes) AS bytes FROM files
     WHERE job IN (SELECT value FROM json_each(?)) AND type = 'output' AND kind <> 'beside' GROUP BY job
 """
+
+
+Models = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -42,31 +43,55 @@ class Estimate:
     basis: str | None = None
     bytes: int | None = None
     memory_bytes: int | None = None
-    queue_seconds: float | None = None
 
 
 def estimate(store: JobStore, work: Sequence[Work], workflow: Mapping[str, Any]) -> Estimate:
-    """Of a job that would be submitted now. Raises StorageError."""
-    name, wait = "+".join(map(str, work)), queue_seconds(store)
-    if not name:
-        return Estimate(queue_seconds=wait)
-    device = next((row["device"] for row in store.database.read(_LAST_DEVICE)), "")
-    models = _models(workflow)
-    same = _done(store.database.read(_SAME_WORK, (name, _SAME)), models)
-    others = [one for one in _done(store.database.read(_OTHER_WORK, (name, _OTHERS)), models) if _kinds(one.work) == _kinds(work)]
-    seconds, basis = _of_same([one for one in same if one.is_whole and one.device == device])
-    if seconds is None:
-        seconds, basis = _scaled([one for one in others if one.is_whole and one.device == device], work)
-    peaks = [one.peak_bytes for one in same if one.device == device and one.peak_bytes]
-    return Estimate(seconds, basis, _size(store, same, others, work), max(peaks, default=None), wait)
+    """Of a job that would be submitted now, once it runs. Raises StorageError."""
+    return Measured(store).estimate("+".join(map(str, work)), models_of(workflow))
 
 
-def queue_seconds(store: JobStore) -> float | None:
-    """Until all that runs and waits now is done, which is the most that a new job waits; None if nobody can tell."""
-    if store.is_paused:
-        return None
-    left = [prospect.remaining_seconds for prospect in forecast(store).values()]
-    return None if None in left else max(left, default=0.0)
+class Measured:
+    """What the last jobs took, read once for several questions."""
+
+    def __init__(self, store: JobStore) -> None:
+        self.store = store
+
+    def estimate(self, work: str, models: Models) -> Estimate:
+        """Of work as the table names it. Raises StorageError."""
+        if not work:
+            return Estimate()
+        same, others = self._same(work, models), self._others(work, models)
+        seconds, basis = self._seconds(same, others, work)
+        peaks = [one.peak_bytes for one in same if one.device == self.device and one.peak_bytes]
+        return Estimate(seconds, basis, _size(self.store, same, others, work_of(work)), max(peaks, default=None))
+
+    def seconds(self, work: str, models: Models) -> float | None:
+        """The same number alone."""
+        return self._seconds(self._same(work, models), self._others(work, models), work)[0] if work else None
+
+    def _seconds(self, same: Sequence[_Done], others: Sequence[_Done], work: str) -> tuple[float | None, str | None]:
+        seconds, basis = _of_same([one for one in same if self._counts(one)])
+        return (seconds, basis) if seconds is not None else _scaled([one for one in others if self._counts(one)], work_of(work))
+
+    def _counts(self, one: _Done) -> bool:
+        return one.is_whole and one.device == self.device
+
+    def _same(self, work: str, models: Models) -> list[_Done]:
+        rows = self.store.database.read(_SAME_WORK, (work, _SAME))
+        return [one for one in map(_done, rows) if one.models == models]
+
+    def _others(self, work: str, models: Models) -> list[_Done]:
+        kinds = _kinds(work_of(work))
+        return [one for one in self._recent if one.name != work and one.models == models and _kinds(one.work) == kinds]
+
+    @cached_property
+    def device(self) -> str:
+        """Where the last one ran that counts."""
+        return next((row["device"] for row in self.store.database.read(_LAST_DEVICE)), "")
+
+    @cached_property
+    def _recent(self) -> list[_Done]:
+        return list(map(_done, self.store.database.read(_ANY_WORK, (_RECENT,))))
 
 
 def work_of(text: str) -> list[Work]:
@@ -85,7 +110,9 @@ class _Done:
     """A job that has been."""
 
     seq: int
+    name: str
     work: list[Work]
+    models: Models
     stage_seconds: Mapping[str, float]
     run_seconds: float
     peak_bytes: int
@@ -93,16 +120,11 @@ class _Done:
     device: str
 
 
-def _done(rows: Iterable[Any], models: Sequence[str]) -> list[_Done]:
-    """Those by the same models."""
-    return [
-        _Done(
-            row["seq"], work_of(row["work"]), json.loads(row["stage_seconds"]), row["run_seconds"], row["peak_bytes"],
-            bool(row["is_whole"]), row["device"],
-        )
-        for row in rows
-        if _models(json.loads(row["workflow"])) == models
-    ]  # fmt: skip
+def _done(row: Any) -> _Done:
+    return _Done(
+        row["seq"], row["work"], work_of(row["work"]), models_of(json.loads(row["workflow"])), json.loads(row["stage_seconds"]),
+        row["run_seconds"], row["peak_bytes"], bool(row["is_whole"]), row["device"],
+    )  # fmt: skip
 
 
 def _of_same(done: Sequence[_Done]) -> tuple[float | None, str | None]:
@@ -113,9 +135,10 @@ def _kinds(work: Iterable[Work]) -> list[str]:
     return [one.kind for one in work]
 
 
-def _models(workflow: Mapping[str, Any]) -> list[str]:
+def models_of(workflow: Mapping[str, Any]) -> Models:
+    """By which it is made."""
     inputs = [node.get("inputs", {}) for node in workflow.values() if isinstance(node, dict)]
-    return sorted(str(one["ckpt_name"]) for one in inputs if "ckpt_name" in one)
+    return tuple(sorted(str(one["ckpt_name"]) for one in inputs if "ckpt_name" in one))
 
 
 # Scaled from other sizes
@@ -123,7 +146,7 @@ def _models(workflow: Mapping[str, Any]) -> list[str]:
 
 def _scaled(done: Sequence[_Done], work: Sequence[Work]) -> tuple[float | None, str | None]:
     """The sum of what each stage should take; what a job needs besides its stages is the middle of what it was."""
-    if not done or not _is_near(work, [one.work for one in done]):
+    if not done or not work or not _is_near(work, [one.work for one in done]):
         return None, None
     total = statistics.median(max(0.0, one.run_seconds - sum(one.stage_seconds.values())) for one in done)
     for stage in sorted({stage for one in done for stage in one.stage_seconds}):

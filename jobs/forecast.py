@@ -1,18 +1,22 @@
-"""When a job will be done: its place in the line, and what the jobs before it should take."""
+"""When a job will be done: its place in the line, and what it and those before it should take by `estimates`, as the form has said."""
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from jobs.estimates import Measured, Models, models_of
 from jobs.store import JobStore
 
 FRESH_SECONDS = 0.5
 
-_RUNNING = "SELECT id FROM jobs WHERE status = 'running'"
-_WAITING = "SELECT id, work FROM jobs WHERE status = 'queued'"
+_OPEN = "SELECT id, work, started, status = 'running' AS runs FROM jobs WHERE status IN ('running', 'queued')"
+_SUCCEEDED = "SELECT count(*) FROM jobs WHERE status = 'succeeded'"
+_WORKFLOWS = "SELECT id, workflow FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
 
 
 @dataclass(frozen=True)
@@ -30,36 +34,73 @@ class Forecasts:
         self._store, self._steady, self._lock = store, steady, threading.Lock()
         self._newest: Mapping[str, Prospect] = {}
         self._made: float | None = None
+        self._costs = Costs(store)
 
     def of(self, job_ids: Iterable[str], *, is_changed: bool = False) -> Mapping[str, Prospect]:
         """At least of these jobs, as far as they run or wait. `is_changed`: the line is not what it was. Raises StorageError."""
         with self._lock:
             is_fresh = self._made is not None and self._steady() - self._made < FRESH_SECONDS
             if is_changed or not is_fresh or any(job_id not in self._newest for job_id in job_ids):
-                self._newest, self._made = forecast(self._store), self._steady()
+                self._newest, self._made = forecast(self._store, self._costs), self._steady()
             return self._newest
 
 
-def forecast(store: JobStore) -> dict[str, Prospect]:
-    """Of every job that runs or waits. Estimates are of jobs of the same size; while the queue is paused nobody can tell when it goes on.
+class Costs:
+    """How long each job should run. What does not change is kept: a job's models, and what was measured until another has succeeded."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self._models: dict[str, Models] = {}  # of what runs or waits
+        self._seconds: dict[tuple[str, Models], float | None] = {}  # by work and models
+        self._succeeded = -1
+
+    def of(self, jobs: Mapping[str, Any]) -> dict[str, float | None]:
+        """None where nobody can tell. `jobs`: rows by id, all that run or wait. Raises StorageError."""
+        self._read_models(jobs)
+        (succeeded,) = self._store.database.read(_SUCCEEDED)[0]
+        if succeeded != self._succeeded:
+            self._succeeded, self._seconds = succeeded, {}
+        kinds = {job_id: (row["work"], self._models.get(job_id, ())) for job_id, row in jobs.items()}
+        measured = Measured(self._store)
+        for kind in set(kinds.values()) - self._seconds.keys():
+            self._seconds[kind] = measured.seconds(*kind)
+        return {job_id: self._seconds[kind] for job_id, kind in kinds.items()}
+
+    def _read_models(self, jobs: Mapping[str, Any]) -> None:
+        for job_id in self._models.keys() - jobs.keys():
+            del self._models[job_id]
+        if unread := [job_id for job_id in jobs if job_id not in self._models]:
+            for row in self._store.database.read(_WORKFLOWS, (json.dumps(unread),)):
+                self._models[row["id"]] = models_of(json.loads(row["workflow"]))
+
+
+def forecast(store: JobStore, costs: Costs | None = None) -> dict[str, Prospect]:
+    """Of every job that runs or waits; while the queue is paused nobody can tell when it goes on. `costs`: of earlier ones.
 
     Raises StorageError."""
-    running = {row["id"]: store.remaining(row["id"]) for row in store.database.read(_RUNNING)}
-    found = {job_id: Prospect(None, _rounded(seconds)) for job_id, seconds in running.items()}
-    waited = None if store.is_paused or None in running.values() else sum(running.values())
-    for place, (job_id, seconds) in enumerate(_in_line(store), start=1):
-        waited = None if waited is None or seconds is None else waited + seconds
+    jobs = {row["id"]: row for row in store.database.read(_OPEN)}
+    seconds = (costs or Costs(store)).of(jobs)
+    left = {job_id: _left(seconds[job_id], store.seconds_since(job_id, row["started"])) for job_id, row in jobs.items() if row["runs"]}
+    found = {job_id: Prospect(None, _rounded(rest)) for job_id, rest in left.items()}
+    waited = None if store.is_paused or None in left.values() else sum(left.values())
+    places = store.positions() if len(left) < len(jobs) else {}
+    for place, job_id in enumerate(sorted(places, key=places.__getitem__), start=1):
+        cost = seconds.get(job_id)  # none of one that came meanwhile
+        waited = None if waited is None or cost is None else waited + cost
         found[job_id] = Prospect(place, _rounded(waited))
     return found
 
 
-def _in_line(store: JobStore) -> Iterator[tuple[str, float | None]]:
-    """Who waits, in order, and how long each should run."""
-    works = {row["id"]: row["work"] for row in store.database.read(_WAITING)}
-    places = store.positions() if works else {}
-    estimates = {work: store.estimate(work) for work in set(works.values())}
-    for job_id in sorted(places, key=places.__getitem__):
-        yield job_id, estimates.get(works.get(job_id, ""))
+def queue_seconds(store: JobStore) -> float | None:
+    """Until all that runs and waits now is done, which is the most that a new job waits; None if nobody can tell."""
+    if store.is_paused:
+        return None
+    left = [prospect.remaining_seconds for prospect in forecast(store).values()]
+    return None if None in left else max(left, default=0.0)
+
+
+def _left(cost: float | None, spent: float) -> float | None:
+    return None if cost is None else max(0.0, cost - spent)
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -1,8 +1,7 @@
-"""What has been and what is: lists, counts, marks, deletion that can be undone, estimates, and who used how much."""
+"""What has been and what is: lists, counts, marks, deletion that can be undone, and who used how much."""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,6 @@ from jobs.progress import JobEvent
 from jobs.rows import check_id, check_text, file_columns, outcome_columns, submitted_columns, to_json, words_of
 from jobs.table import JobTable, check_status, marks
 
-_SAMPLES = 20
-_SIMILAR = """
-    SELECT run_seconds FROM jobs WHERE status = 'succeeded' AND is_whole AND work = :work AND device = :device
-    ORDER BY seq DESC LIMIT :count
-"""
 _FILM = " OR ".join(f"filename LIKE '%{suffix}'" for suffix in FILM_SUFFIXES)
 _SHOWN = "SELECT 1 FROM files WHERE job = seq AND kind <> 'beside'"
 _MAKES = {"film": f"EXISTS ({_SHOWN} AND ({_FILM}))", "still": f"EXISTS ({_SHOWN}) AND NOT EXISTS ({_SHOWN} AND ({_FILM}))", "": ""}
@@ -27,7 +21,6 @@ _BATCHES = f"""
     FROM jobs WHERE owner = :owner AND batch IS NOT NULL AND deleted_at IS NULL
     GROUP BY batch HAVING count(*) > 1 ORDER BY max(seq) DESC LIMIT :limit
 """
-_LAST_DEVICE = "SELECT device FROM jobs WHERE status = 'succeeded' AND is_whole AND work = ? ORDER BY seq DESC LIMIT 1"
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,8 @@ class History(JobTable):
         statuses = [status] if isinstance(status, str) else list(status or ())
         wanted = " ".join(text.casefold().split()).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         is_open = bool(statuses) and not set(statuses) & set(ENDED)
-        by_status, by_owner = ("", "+") if is_open else ("+", "")  # a plus keeps SQLite from an index: few jobs are open, many have ended
+        are_few = is_open or is_favourite
+        by_status, by_owner = ("" if is_open else "+"), ("+" if are_few else "")  # a plus keeps SQLite from the index of many
         conditions: dict[str, Sequence[Any]] = {
             f"{by_owner}owner = ?": _given(owner),
             f"{by_status}status IN ({marks(statuses) or '?'})": statuses,
@@ -111,7 +105,8 @@ class History(JobTable):
 
     def counts(self, owner: str | None = None) -> dict[JobStatus, int]:
         """How many jobs there are in each status, without those that are deleted."""
-        sql = "SELECT status, count(*) FROM jobs WHERE deleted_at IS NULL AND (:owner IS NULL OR owner = :owner) GROUP BY status"
+        of_owner = "" if owner is None else "AND owner = :owner"
+        sql = f"SELECT status, count(*) FROM jobs WHERE deleted_at IS NULL {of_owner} GROUP BY status"
         found = dict(map(tuple, self.database.read(sql, {"owner": owner})))
         return {status: found.get(status, 0) for status in JobStatus}
 
@@ -166,22 +161,6 @@ class History(JobTable):
             ids = [row["id"] for row in connection.execute(sql, (self.clock(), *ENDED, owner)).fetchall()]
             events += [JobEvent(job_id, "deleted", {"job": self._job(connection, job_id)}) for job_id in ids]
         return ids
-
-    def estimate(self, work: str, device: str | None = None) -> float | None:
-        """Seconds that a job of this size will run: what the last ones took on the device, or on the one that was used last.
-
-        Waiting is not in it, nor are runs that found their results in the cache. None if nothing is known.
-        """
-        if device is None:
-            device = next((row["device"] for row in self.database.read(_LAST_DEVICE, (work,))), "")
-        rows = self.database.read(_SIMILAR, {"work": work, "device": device, "count": _SAMPLES}) if work else []
-        return statistics.median(row["run_seconds"] for row in rows) if rows else None
-
-    def remaining(self, job_id: str) -> float | None:
-        """Seconds that a running job should still take, never negative; None if it does not run or nothing is known."""
-        job = self.get(job_id)
-        estimate = self.estimate(job.work) if job.status == JobStatus.RUNNING else None
-        return None if estimate is None else max(0.0, estimate - self._seconds_since(job_id, job.started))
 
     def usage(self, owner: str | None = None, since: float | None = None) -> list[Usage]:
         """Seconds of generation by owner and day, each run counted on the day on which it ended. What was deleted or purged still

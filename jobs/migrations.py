@@ -134,4 +134,12 @@ MIGRATIONS = [
         CREATE INDEX jobs_of_batch ON jobs (owner, batch, status) WHERE batch IS NOT NULL AND deleted_at IS NULL;
         """,
     ),
+    (
+        "0006 a hundred thousand jobs: words are found without the rows, and one owner's jobs are counted alone",
+        """
+        DROP INDEX jobs_of_owner;
+        CREATE INDEX jobs_words_of_owner ON jobs (owner, seq, words) WHERE deleted_at IS NULL;
+        CREATE INDEX jobs_status_of_owner ON jobs (owner, status) WHERE deleted_at IS NULL;
+        """,
+    ),
 ]

@@ -21,6 +21,7 @@ from workflows.advice import advice
 from workflows.declare import Catalog
 from workflows.folders import Folders
 from workflows.graph import Workflow, WorkflowError
+from workflows.templates import WITHOUT_METADATA
 
 if TYPE_CHECKING:
     from workflows.run import Engine, Event, Run
@@ -89,7 +90,7 @@ class Runner:
         extra = job.extra.get("extra_pnginfo")
         run = self.engine.execute(
             workflow, folders, extra=extra if isinstance(extra, Mapping) else {}, tell=_Teller(report, folders), is_canceled=is_canceled,
-            journal=_Account(journal), keeps_metadata=not job.extra.get("without_metadata"), is_fresh=VERIFIES in job.extra,
+            journal=_Account(journal), keeps_metadata=not job.extra.get(WITHOUT_METADATA), is_fresh=VERIFIES in job.extra,
             shows_previews=True,
         )  # fmt: skip
         return outcome_of(run, advice(workflow, folders), folders)

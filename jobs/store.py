@@ -118,7 +118,7 @@ class JobStore(Line, History, Retention, Publications):
             row, now = self._row(connection, job_id), self.clock()
             if row["status"] != JobStatus.RUNNING:
                 return False
-            seconds = self._seconds_since(job_id, row["started"])
+            seconds = self.seconds_since(job_id, row["started"])
             connection.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", file_columns(row["seq"], outcome.all_files()))
             job = self._update(connection, job_id, JobStatus.RUNNING, values | {"status": status, "ended": now, "run_seconds": seconds})
             used = sum(spent for stage, spent in outcome.stage_seconds.items() if stage not in _UNPAID)

@@ -104,7 +104,7 @@ class JobTable:
                 files[row["job"]].append(file_of(row))
         return [job_of(row, files[row["seq"]]) for row in rows]
 
-    def _seconds_since(self, job_id: str, started: float) -> float:
+    def seconds_since(self, job_id: str, started: float) -> float:
         """How long a job has run: by the steady clock if it was claimed here, else by what is written down. Never negative."""
         began = self._began.get(job_id)
         return max(0.0, self.clock() - started if began is None else self.steady() - began)

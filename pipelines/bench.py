@@ -50,17 +50,25 @@ _LOADERS: dict[type, Callable[..., Any]] = {
 
 
 class Bench:
-    """`report`, `is_canceled` and, if somebody looks, the `window` for previews are the job's; errors are those of the pipelines."""
+    """`report`, `is_canceled` and, if somebody looks, the `window` for previews are the job's; `examine` may know files that it has seen.
+    Errors are those of the pipelines."""
 
     def __init__(
-        self, placement: Placement, relief: Relief, shelf: Shelf, report: Report, is_canceled: IsCanceled, window: Window | None = None
+        self,
+        placement: Placement,
+        relief: Relief,
+        shelf: Shelf,
+        report: Report,
+        is_canceled: IsCanceled,
+        window: Window | None = None,
+        examine: Callable[[Path, str], object] = checkpoints.examine,
     ) -> None:
         self.placement, self.relief, self.shelf, self.report, self.is_canceled = placement, relief, shelf, report, is_canceled
-        self.window = window
+        self.window, self.examine = window, examine
 
     def identified(self, path: Path, kind: str) -> Path:
         """The file, which is a model for that stage, or an autoencoder ("vae"). Raises CheckpointError."""
-        checkpoints.check_complete(checkpoints.inspect_vae(path) if kind == "vae" else checkpoints.read_header(path, kind))
+        self.examine(path, kind)
         return path
 
     def fitting_lora(self, path: Path, model: ModelSource) -> Path:

@@ -116,6 +116,12 @@ def _described_file(path: Path) -> CheckpointFile:
     return CheckpointFile(path, *says, family=family, tensors=tensors)
 
 
+def examine(path: Path, kind: str) -> tuple[CheckpointFile, dict[str, int]]:
+    """The header of a model for that stage, or of an autoencoder ("vae"), and how many weights each part has. Raises CheckpointError."""
+    header = inspect_vae(path) if kind == "vae" else read_header(path, kind)
+    return header, check_complete(header)
+
+
 def check_complete(header: CheckpointFile) -> dict[str, int]:
     """Every tensor of every part is in the file, in its shape: how many weights each part has. None are read. Raises CheckpointError."""
     numbers = {}

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays, and need not be looked at whenever memory is to be given back: that is most of what the collector does."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -104,11 +113,19 @@ def tiny_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def _place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("place") / "data"
+
+
 @pytest.fixture
-def data_dir(tmp_path: Path, tiny_models: Path) -> Path:
-    """A fresh data directory with the tiny checkpoints in its models folder. What a test puts beside them is that test's alone."""
-    checkpoints = tmp_path / "data" / "models" / "checkpoints"
+def data_dir(_place: Path, tiny_models: Path) -> Iterator[Path]:
+    """A fresh data directory with the tiny checkpoints in its models folder. What a test puts beside them is that test's alone.
+
+    It is always at the same place: a shelf that tests share knows the models again."""
+    checkpoints = _place / "models" / "checkpoints"
     checkpoints.mkdir(parents=True)
     for path in (tiny_models / "checkpoints").iterdir():
         (checkpoints / path.name).symlink_to(path)
-    return tmp_path / "data"
+    yield _place
+    shutil.rmtree(_place)

@@ -102,6 +102,7 @@ def test_a_workflow_file_bare_or_wrapped(run, tmp_path) -> None:
         (["submit", "--prompt", "x", "--set", "frames"], "not FIELD=VALUE"),
         (["submit", "--prompt", "x", "--set", "frames=0"], "less than 1"),
         (["submit", "--prompt", "x", "--template", "opera"], "Unknown template 'opera'"),
+        (["submit", "--prompt", " "], "prompt is empty. Say what the film shows."),
         (["submit", "--prompt", "x", "--seeds", "0"], "--seeds is 0"),
         (["submit", "--prompt", "x", "--webhook", "ftp://a"], "no http or https address"),
         (["show", "nobody"], "There is no job 'nobody'"),

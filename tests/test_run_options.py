@@ -8,6 +8,7 @@ import pytest
 import app
 import settings
 from errors import InputError
+from making import graph_of
 from run_options import KeepCommand, RunCommand, set_inputs
 from tests.conftest import MOTION_NAME, STILL_NAME
 
@@ -63,7 +64,7 @@ def test_ones_own_template_is_known(tmp_path: Path) -> None:
     (tmp_path / "templates" / "mine.json").write_text((FOLDER / "text_to_still.json").read_text("utf-8"), "utf-8")
     (tmp_path / "templates" / "bad.json").write_text("{")
     command = settings.parse(["run", "--template", "mine", *sets("prompt=a red boat"), "--data-dir", str(tmp_path)])
-    assert app.graph_of(command)["6"]["inputs"]["text"] == "a red boat"
+    assert graph_of(command)["6"]["inputs"]["text"] == "a red boat"
 
 
 def test_a_template_is_run_and_run_again_finds_what_it_knows(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +114,7 @@ def test_mistakes_are_one_line_and_exit_code_2(data_dir: Path, capsys: pytest.Ca
 def test_the_library_is_kept_small_and_made_again(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = sets(*SMALL, "seed=3")
     graph = tmp_path / "still.json"
-    graph.write_text(json.dumps(app.graph_of(settings.parse(["run", "--template", "text_to_still", *values]))))
+    graph.write_text(json.dumps(graph_of(settings.parse(["run", "--template", "text_to_still", *values]))))
     assert main("jobs", "submit", graph, "--data-dir", data_dir) == 0
     assert main("work", "--until-empty", "--data-dir", data_dir, "--device", "cpu") == 0
     capsys.readouterr()

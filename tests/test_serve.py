@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import app
+import starting
 from jobs.store import JobStore
 
 ROOT = Path(__file__).parent.parent
@@ -172,7 +173,7 @@ def hears(pid: int, number: signal.Signals) -> bool:
 def test_what_is_wrong_is_said_in_one_line(
     arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "log_for_servers", lambda: None)
+    monkeypatch.setattr(starting, "log_for_servers", lambda: None)
     (tmp_path / "text").write_text("This is no database, and no folder either. " * 100)
     given = [one.format(tmp=tmp_path) for one in arguments]
     assert app.main(["--port", "0", "--data-dir", str(tmp_path / "data"), *given]) == 2

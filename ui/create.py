@@ -12,14 +12,15 @@ from typing import Any
 import gradio as gr
 
 from api import films
-from api.asking import checked, wish
+from api.asking import make_film
 from api.job_context import JobApi
 from api.job_models import FilmRequest
 from api.opening import estimated
 from api.users import User
 from errors import StillmotionError
-from ui.form import PACES, SOURCES, FormState, title_of
-from ui.words import known, say
+from ui.form import SOURCES, FormState, in_language, title_of
+from ui.sentences import error_text, sentence
+from ui.words import duration, known, say
 from workflows.opening import open_workflow
 from workflows.templates import Template, all_templates, find_template
 
@@ -31,14 +32,14 @@ OWN = ""  # instead of a template's id: the form is drawn from a workflow that w
 class Creator:
     api: JobApi
 
-    def begin(self, language: str, draft: str) -> FormState:
+    def begin(self, language: str, draft: str, folds: str) -> FormState:
         """How the page opens: in the person's language, with what was being written when it was left."""
-        return self._with_draft(FormState(language=known(language)), draft)
+        return self._with_draft(FormState(language=known(language), folds=names_in(folds)), draft)
 
     def command(self, state: FormState | None, event: gr.EventData) -> tuple[FormState, str | None]:
         """What the rest of the page asks of the form; `draft` is what was typed until now."""
         data = event.data
-        state = self._with_draft(state or FormState(), event.draft)
+        state = replace(self._with_draft(state or FormState(), event.draft), folds=names_in(event.folds))
         match event.name:
             case "language":
                 return replace(state, language=known(data["language"])), None
@@ -59,13 +60,9 @@ class Creator:
         """The form as the job API tells it, its help in the person's language."""
         return films.document(self._template(state, user), self.api.catalog, self.api.folders(user), state.language)
 
-    def choose(self, template: str, state: FormState, typed: Mapping[str, Any]) -> FormState:
+    def choose(self, template: str, state: FormState, typed: Mapping[str, Any], folds: str) -> FormState:
         """Another template; what both have stays."""
-        return replace(state, template=template, values={**state.values, **typed})
-
-    def pace(self, bucket: Any) -> Any:
-        """The word for a number, if it has one."""
-        return bucket if bucket in dict(PACES).values() else None
+        return replace(state, template=template, values={**state.values, **typed}, folds=names_in(folds))
 
     def verb(self, state: FormState) -> str:
         return _VERBS.get(state.template, "form.make")
@@ -79,40 +76,46 @@ class Creator:
         parts = [f"<p>{html.escape(say(language, 'open.foreign'))}</p>"]
         parts += [f'<p class="sm-bad">{html.escape(say(language, "open.missing"))}</p>'] if lines else []
         parts += [f"<ul>{_items(lines)}</ul>"] if lines else []
-        parts += [f"<ul>{_items(state.opened['notes'])}</ul>"] if state.opened["notes"] else []
+        notes = [sentence(one, language) for one in state.opened["notes"]]
+        parts += [f"<ul>{_items(notes)}</ul>"] if notes else []
         return f'<div class="sm-opened">{"".join(parts)}</div>'
 
     def estimate_line(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
         """One line, as HTML: seconds, length, size, memory; or why it cannot be made."""
-        if lacks := self._lacks(state, user, values):
-            return html.escape(lacks)
+        lacks, text = self._lacks(state, user, values)
+        if lacks in SOURCES:
+            return html.escape(text)
         try:
-            found = estimated(self.api, self._request(state, values), user)
+            found = estimated(self.api, self._request(state, {name: value for name, value in values.items() if name != lacks}), user)
         except StillmotionError as error:
             if state.template == OWN and state.opened and state.opened["missing"] and isinstance(error, films.BadFields):
                 return html.escape(say(state.language, "form.lacks"))  # it stands above already
-            return f'<span class="sm-bad">{html.escape(say(state.language, "form.cannot", reason=error.message))}</span>'
+            return f'<span class="sm-bad">{html.escape(say(state.language, "form.cannot", reason=self._error(state, user, error)))}</span>'
         parts = list(cost_parts(found, state.language))
-        warnings = "".join(f"<br>{html.escape(line)}" for line in found["warnings"])
+        warnings = "".join(f"<br>{html.escape(sentence(line, state.language))}" for line in found["warnings"])
         return html.escape(" · ".join(parts)) + warnings
 
     def submit(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
-        if lacks := self._lacks(state, user, values):
-            return message("failed", code="bad_input", message=lacks, hint="")
-        body = self._request(state, values)
+        lacks, text = self._lacks(state, user, values)
+        if lacks:
+            return message("lacks", field=lacks, text=text)
         try:
-            submission, _ = checked(self.api, wish(self.api, body, user), body, user)
-            job = self.api.store.submit(submission)
+            job = make_film(self.api, self._request(state, values), user)
         except StillmotionError as error:
-            hint = "" if isinstance(error, films.BadFields) else error.hint  # which is for programs
-            return message("failed", code=error.code, message=error.message, hint=hint)
+            return message("failed", text=self._error(state, user, error))
         return message("submitted", jobs=[job.id])
 
-    def _lacks(self, state: FormState, user: User, values: Mapping[str, Any]) -> str:
-        """What a person has to choose first, if there is something."""
-        fields = self._template(state, user).fields()
-        is_open = any(name in fields and not values.get(name) for name in SOURCES)
-        return say(state.language, "form.first") if is_open and state.template != OWN else ""
+    def _error(self, state: FormState, user: User, error: StillmotionError) -> str:
+        """In the person's language, with the names of the form."""
+        titles = {one.name: title_of({"title": one.title}, state.language) for one in self._template(state, user).fields().values()}
+        return error_text(error, state.language, titles)
+
+    def _lacks(self, state: FormState, user: User, values: Mapping[str, Any]) -> tuple[str, str]:
+        """The first field that has to be given and is not, and what to say there; "" if there is none."""
+        for one in self._template(state, user).fields().values():
+            if one.required and not str(values.get(one.name) or "").strip():
+                return one.name, in_language(one.required, state.language)
+        return "", ""
 
     def _request(self, state: FormState, values: Mapping[str, Any]) -> FilmRequest:
         form = {"workflow": state.opened["workflow"]} if state.template == OWN and state.opened else {"template": state.template}
@@ -140,6 +143,15 @@ class Creator:
         return replace(state, template=template, values=values) if is_there else state
 
 
+def names_in(text: str) -> tuple[str, ...]:
+    """A list of names in JSON, as browsers keep it; of anything else none."""
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError):
+        return ()
+    return tuple(name for name in found if isinstance(name, str)) if isinstance(found, list) else ()
+
+
 def _items(lines: Iterable[str]) -> str:
     return "".join(f"<li>{html.escape(line)}</li>" for line in lines)
 
@@ -158,18 +170,10 @@ def cost_parts(found: Mapping[str, Any], language: str) -> list[str]:
     return parts
 
 
-def duration(seconds: float, language: str) -> str:
-    if seconds < 90:
-        return say(language, "time.seconds", count=max(1, round(seconds)))
-    if seconds < 5400:
-        return say(language, "time.minutes", count=round(seconds / 60))
-    return say(language, "time.hours", count=f"{seconds / 3600:.1f}")
-
-
 def lack_text(lack: Mapping[str, str], language: str) -> str:
     """What is missing, where it belongs, and the nearest that is there."""
     if lack["kind"] not in ("node", "model", "picture") or not lack["name"]:
-        return lack["text"]
+        return sentence(lack["text"], language)
     text = say(language, f"missing.{lack['kind']}", name=lack["name"], folder=lack["folder"])
     return text + (say(language, "missing.nearest", name=lack["nearest"]) if lack["nearest"] else "")
 

@@ -21,13 +21,14 @@ _TALL = ("prompt", "negative_prompt", "text")
 
 @dataclass(frozen=True, eq=False)
 class FormState:
-    """What the form shows; each new one is drawn. `values` are those that were typed or filled in so far, by field name: Gradio keeps
-    nothing of a form that it draws again."""
+    """What the form shows; each new one is drawn. `values` are those that were typed or filled in so far, by field name, `folds` the
+    groups that are unfolded: Gradio keeps nothing of a form that it draws again."""
 
     template: str = "text_to_film"
     values: Mapping[str, Any] = field(default_factory=dict)
     language: str = "en"
     opened: Mapping[str, Any] | None = None
+    folds: tuple[str, ...] = ()
 
 
 @dataclass
@@ -58,7 +59,8 @@ def draw_fields(document: Mapping[str, Any], state: FormState, draw_examples: Ca
             draw_examples(drawn.fields["prompt"])
     for group in groups:
         if folded := [one for one in group["fields"] if not one["is_main"]]:
-            with gr.Accordion(title_of(group, state.language), open=False, elem_classes="sm-fold"):
+            name = f"sm-fold-{folded[0]['name']}"  # the same in every language
+            with gr.Accordion(title_of(group, state.language), open=name in state.folds, elem_id=name, elem_classes="sm-fold"):
                 draw_group(folded, state, drawn)
     return drawn
 
@@ -94,7 +96,7 @@ def draw_field(one: Mapping[str, Any], state: FormState) -> gr.components.Compon
             empty = say(state.language, "form.same" if one["follows"] else "form.random")
             return gr.Textbox(text_of(value), placeholder=empty, max_lines=1, **shared)
         case "integer":
-            return gr.Number(value, precision=0, **shared)  # bounds are checked with all else: Gradio's own check says nothing
+            return gr.Number(value, step=1, **shared)  # checked with all else: Gradio would round, or refuse without a word
         case "number":
             return gr.Number(value, step=0.1, **shared)
         case "switch":
@@ -137,8 +139,12 @@ def draw_sizes(sides: Iterable[Mapping[str, Any]], state: FormState) -> gr.Dropd
 
 
 def title_of(thing: Mapping[str, Any], language: str) -> str:
-    titles = thing["title"]
-    return titles.get(language) or titles.get("en") or next(iter(titles.values()), "")
+    return in_language(thing["title"], language)
+
+
+def in_language(texts: Mapping[str, str], language: str) -> str:
+    """The nearest there is."""
+    return texts.get(language) or texts.get("en") or next(iter(texts.values()), "")
 
 
 def label_of(one: Mapping[str, Any], language: str) -> str:

@@ -3,6 +3,7 @@
 form.py       the fields, from a template's declaration
 endpoints.py  what `gradio_client` calls
 words.py      what is said, in two languages
+sentences.py  what the server says, in Chinese
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from api.job_context import JobApi
 from api.users import User
 from ui.create import OWN, Creator
 from ui.endpoints import Endpoints
-from ui.form import FormState, draw_fields, given_values
+from ui.form import PACES, FormState, draw_fields, given_values
+from ui.sentences import server_words
 from ui.theme import THEME
-from ui.words import say, words
+from ui.words import read_texts, say, words
 
 ASSETS = Path(__file__).parent.parent / "assets"
 _STYLES = ("page", "queue", "library", "models")
@@ -39,16 +41,19 @@ _BRIDGE = """
 element.addEventListener('stillmotion', (event) => trigger('command', event.detail));
 watch('value', () => window.stillmotion.heard(props.value));
 """
-_AT_START = """() => {
-  const kept = localStorage.getItem("stillmotion.language");
-  const wanted = [kept, ...(navigator.languages ?? [])].map((one) => (one ?? "").slice(0, 2).toLowerCase());
-  return [wanted.find((one) => one === "en" || one === "zh") ?? "en", sessionStorage.getItem("stillmotion.draft") ?? ""];
+_AT_START = """async () => {
+  const { language } = await import(new URL("page/texts.js", document.baseURI));
+  return [language(), sessionStorage.getItem("stillmotion.draft") ?? "", sessionStorage.getItem("stillmotion.folds") ?? ""];
 }"""
 
 
 def add_page(app: FastAPI, api: JobApi) -> None:
     """The page under "/", and its files."""
-    app.add_route("/page/texts.json", lambda request: JSONResponse(words()), methods=["GET"])
+    app.add_route(
+        "/page/texts.json",
+        lambda request: JSONResponse(words() | {"server": server_words(), "durations": read_texts("durations")}),
+        methods=["GET"],
+    )
     app.mount("/page", StaticFiles(directory=ASSETS / "page"))
     app.mount("/examples", StaticFiles(directory=ASSETS / "examples"))
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -66,7 +71,7 @@ def make_page(api: JobApi, endpoints: Endpoints) -> gr.Blocks:
         gr.HTML(_TOP, elem_id="sm-top", apply_default_css=False)
         bridge = gr.HTML(html_template='<div id="sm-bridge"></div>', js_on_load=_BRIDGE, elem_id="sm-bridge-holder")
         state = gr.State(None)
-        language, draft = gr.Textbox(visible=False), gr.Textbox(visible=False)
+        language, draft, folds = (gr.Textbox(visible=False) for _ in range(3))
         with gr.Row(elem_id="sm-create", equal_height=False):
             with gr.Column(elem_id="sm-form", scale=5, min_width=320):
                 _draw_form(creator, state, bridge)
@@ -74,7 +79,7 @@ def make_page(api: JobApi, endpoints: Endpoints) -> gr.Blocks:
                 gr.HTML('<section id="sm-job"></section>', apply_default_css=False)
         gr.HTML(_PANELS, elem_id="sm-panels", apply_default_css=False)
         hidden = {"api_visibility": "private", "show_progress": "hidden"}
-        page.load(creator.begin, [language, draft], state, js=_AT_START, **hidden)
+        page.load(creator.begin, [language, draft, folds], state, js=_AT_START, **hidden)
         bridge.command(creator.command, [state], [state, bridge], **hidden)  # queued: else a changed state goes unheard
         endpoints.add()
     page.queue(default_concurrency_limit=None, api_open=False)
@@ -113,11 +118,12 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
     drawn = draw_fields(document, shown, draw_examples)
     if drawn.paces is not None:
         bucket = drawn.fields["motion_bucket_id"]
-        drawn.paces.input(lambda pace: pace, drawn.paces, bucket, queue=False, **hidden)
-        bucket.input(creator.pace, bucket, drawn.paces, queue=False, **hidden)
+        drawn.paces.input(None, drawn.paces, bucket, js="(pace) => pace", **hidden)
+        named = f"(bucket) => {json.dumps(list(dict(PACES).values()))}.includes(bucket) ? bucket : null"
+        bucket.input(None, bucket, drawn.paces, js=named, **hidden)
     if drawn.size is not None:
         sides = [drawn.fields["width"], drawn.fields["height"]]
-        drawn.size.input(lambda size: [int(side) for side in size.split(" x ")], drawn.size, sides, queue=False, **hidden)
+        drawn.size.input(None, drawn.size, sides, js='(size) => size.split(" x ").map(Number)', **hidden)
     kept = given_values(document, shown.values.keys(), shown.values.values(), is_own=is_own)
     estimate = gr.HTML(creator.estimate_line(shown, user, kept), elem_id="sm-estimate", apply_default_css=False)
     make = gr.Button(say(language, creator.verb(shown)), variant="primary", elem_id="sm-make")
@@ -129,14 +135,18 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
     def estimated(request: gr.Request, *values: Any) -> str:
         return creator.estimate_line(shown, user_of(request), given_values(document, names, values, is_own=is_own))
 
-    def choose(wanted: str, *values: Any) -> FormState:
-        return creator.choose(wanted, shown, dict(zip(names, values, strict=True)))
+    def choose(wanted: str, folds: str, *values: Any) -> FormState:
+        if wanted == shown.template:  # Gradio says so whenever the keyboard passes by
+            return gr.skip()
+        return creator.choose(wanted, shown, dict(zip(names, values, strict=True)), folds)
 
     make.click(submit, components, bridge, queue=False, **hidden)
     gr.on([one.change for one in drawn.sized], estimated, components, estimate, queue=False, trigger_mode="always_last", **hidden)
     keep = f"(...values) => stillmotion.keep({json.dumps(shown.template)}, {json.dumps(names)}, values)"
     gr.on([one.change for one in components], None, components, None, js=keep, **hidden)
-    template.input(choose, [template, *components], state, **hidden)
+    folds = gr.Textbox(visible=False)
+    unfolded = "(wanted, _, ...values) => [wanted, stillmotion.folds(), ...values]"
+    template.input(choose, [template, folds, *components], state, js=unfolded, **hidden)
     chosen = f"(chosen, ...values) => stillmotion.keep(chosen, {json.dumps(names)}, values)"
     template.input(None, [template, *components], None, js=chosen, **hidden)
 

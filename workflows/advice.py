@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from workflows.folders import Folders
@@ -12,6 +13,7 @@ MOST_FRAMES = 25  # of the longest films that Stable Video Diffusion was trained
 DRIFTS_FROM = 0.1  # augmentation level
 _DEMO = "stillmotion_demo_"
 _USUAL_PIXELS = {"still": (256 * 256, 1536 * 1536), "motion": (256 * 256, 1024 * 1024)}
+_FROM = re.compile(r" \[(input|output|temp)\]$")  # the folder, beside the name of a file
 _IGNORED = {"VHS_VideoCombine": ("audio", "meta_batch", "vae"), "CreateVideo": ("audio",)}
 
 
@@ -47,14 +49,13 @@ def _speed(node: object, name: str) -> float | None:
 
 
 def _of_sizes(work: list[Work]) -> Iterator[tuple[str, str]]:
+    uneven = {(one.width, one.height): one.node for one in reversed(work) if one.width % 8 or one.height % 8}  # each size once
+    for (width, height), i in reversed(uneven.items()):
+        yield i, f"{width}x{height} pixels become {width // 8 * 8}x{height // 8 * 8}: both sides are multiples of 8."
     for one in work:
         low, high = _USUAL_PIXELS[one.kind]
-        if one.checkpoint.startswith(_DEMO) or not one.width:
-            continue
-        if not low <= one.width * one.height <= high:
+        if one.width and not one.checkpoint.startswith(_DEMO) and not low <= one.width * one.height <= high:
             yield one.node, f"{one.width}x{one.height} pixels is far from what such models were trained for; expect odd pictures."
-        if one.width % 8 or one.height % 8:
-            yield one.node, f"{one.width}x{one.height} is no multiple of 8; {one.width // 8 * 8}x{one.height // 8 * 8} will be made."
 
 
 def _of_ignored(workflow: Workflow) -> Iterator[tuple[str, str]]:
@@ -66,13 +67,19 @@ def _of_ignored(workflow: Workflow) -> Iterator[tuple[str, str]]:
 
 
 def title_of(workflow: Workflow) -> str:
-    """What a person would call it: the prompt of the first sampler, else the name of a picture."""
+    """What a person would call it: the prompt of the first sampler, else any other, else the name of a picture or film."""
     for node in workflow.nodes.values():
         link = node.inputs.get("positive")
         while isinstance(link, Link):
             source = workflow.nodes[link.node]
-            if isinstance(source.inputs.get("text"), str) and source.inputs["text"].strip():
-                return " ".join(source.inputs["text"].split())[:200].encode("utf-8", "replace").decode()
+            if words := _words(source.inputs.get("text")):
+                return words
             link = source.inputs.get("positive")
-    pictures = [node.inputs["image"] for node in workflow.named("LoadImage")]
-    return next((name for name in pictures if isinstance(name, str)), "")
+    told = [words for node in workflow.named("CLIPTextEncode") if (words := _words(node.inputs.get("text")))]
+    names = [node.inputs.get(name) for node in workflow.named("LoadImage", "LoadVideo") for name in ("image", "file")]
+    return next(iter(told), "") or next((_FROM.sub("", _words(name)) for name in names if isinstance(name, str)), "")
+
+
+def _words(text: object) -> str:
+    """In one line, not too long."""
+    return " ".join(text.split())[:200].encode("utf-8", "replace").decode() if isinstance(text, str) else ""

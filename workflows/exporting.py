@@ -15,7 +15,7 @@ from typing import Any
 
 from errors import UnknownNameError
 from workflows.matching import inputs_of, match
-from workflows.templates import Graph, Template, fill
+from workflows.templates import Graph, Template, fill, unsaid
 
 FORMS = ("comfy", "curl", "python", "settings")
 _ENDINGS = {"comfy": "json", "curl": "sh", "python": "py", "settings": "json"}
@@ -56,7 +56,7 @@ def order_of(graph: Graph, templates: Mapping[str, Template], prefer: str = "") 
     """How this very graph is asked for. `prefer`: the template that is taken if several fit."""
     for template in sorted(templates.values(), key=lambda one: one.id != prefer):
         found = match(template, graph)
-        if found and found.is_whole and _is_same(fill(template, found.values), graph):
+        if found and found.is_whole and _is_same(again := fill(template, found.values), graph) and not unsaid(template, again):
             return Order("/api/films", {"template": template.id, **_needed(template, found.values, graph)}, found.values)
     return Order("/api/jobs", {"workflow": graph})
 

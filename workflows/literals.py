@@ -53,14 +53,15 @@ def convert(declared: Input, value: Any) -> Any:
                 raise ValueError("the number is not finite")
             return number
         case "BOOLEAN":
-            return _truth(value)
+            return truth(value)
         case _:
             if not isinstance(value, (str, int, float)):
                 raise TypeError(f"a text is wanted, not {type(value).__name__}")
             return str(value)
 
 
-def _truth(value: Any) -> bool:
+def truth(value: Any) -> bool:
+    """Raises TypeError, ValueError."""
     if isinstance(value, str):
         word = value.strip().lower()
         if word not in _TRUE + _FALSE:

@@ -55,7 +55,7 @@ def match(template: Template, graph: Graph) -> Match | None:
         return None
     bare = _Bare(graph)
     nodes = _pairs(template.workflow, graph)
-    if nodes is None and any(one.replaces for one in template.fields().values()):
+    if nodes is None and any(one.of for one in template.fields().values()):
         bare = _bare(template, graph)
         nodes = _pairs(template.workflow, bare.graph)
     return None if nodes is None else _read(template, graph, bare, nodes)
@@ -74,7 +74,8 @@ def links_of(node: Any) -> dict[str, list[Any]]:
 def _read(template: Template, graph: Graph, bare: _Bare, nodes: Mapping[str, str]) -> Match:
     values, is_whole = {}, True
     for one in template.fields().values():
-        found = [bare.values.get(one.name, "")] if not one.inputs else [value for place in one.inputs for value in _at(graph, nodes, place)]
+        kept = [] if one.inputs else [bare.values.get(one.name, template.default(one))]
+        found = kept or [value for place in one.inputs for value in _at(graph, nodes, place)]
         is_one = len(found) == max(1, len(one.inputs)) and all(_is_same(value, found[0]) for value in found)
         if is_one:
             values[one.name] = found[0]
@@ -170,8 +171,8 @@ def _ends(graph: Mapping[str, Any]) -> list[str]:
 def _bare(template: Template, graph: Graph) -> _Bare:
     bare = _Bare(dict(graph))
     for one in template.fields().values():
-        of_class = template.workflow[one.of]["class_type"] if one.replaces else ""
-        loaders = [i for i, node in bare.graph.items() if one.replaces and node.get("class_type") == of_class]
+        of_class = template.workflow[one.of]["class_type"] if one.of else ""
+        loaders = [i for i, node in bare.graph.items() if one.of and node.get("class_type") == of_class]
         if len(loaders) == 1:
             undo = _without_loras if one.replaces == "loras" else _without_vae
             undo(bare, one.name, loaders[0])

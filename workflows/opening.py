@@ -65,7 +65,7 @@ def open_workflow(document: Any, catalog: Catalog, folders: Folders, prefer: str
         return Opened(found.template, _told(found.template, found.values), graph, True, "", tuple(lacks), said)
     drawn = adapted(found, graph, catalog) if found else own_form(_nodes_of(graph), catalog)
     template = Template("", drawn.title, drawn.description, drawn.groups, graph, follows=drawn.follows)
-    values = {name: _value(graph, one) for name, one in template.fields().items()}
+    values = template.defaults() | {name: _value(graph, one) for name, one in template.fields().items() if one.inputs}
     return Opened(template, _told(template, values), graph, False, found.template.id if found else "", tuple(lacks), said)
 
 
@@ -93,8 +93,6 @@ def _told(template: Template, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(graph: Graph, one: Field) -> Any:
-    if not one.inputs:
-        return ""
     node, name = one.inputs[0].split(".", 1)
     return graph[node]["inputs"][name]
 

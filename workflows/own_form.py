@@ -16,7 +16,7 @@ from workflows.declare import Catalog, Input
 from workflows.graph import is_link
 from workflows.matching import Match, inputs_of, links_of
 from workflows.seeds import SEEDS
-from workflows.templates import Field, Graph, Group, Template, templates
+from workflows.templates import Field, Graph, Group, Template, find_template, templates
 from workflows.texts import LANGUAGES, say
 
 _TITLE = {"en": "Your workflow", "zh": "你的工作流"}
@@ -39,7 +39,7 @@ def own_form(graph: Graph, catalog: Catalog) -> Template:
         fields = tuple(_fields(i, graph[i], _literals(i, graph, catalog), roles.get(i, ""), names))
         if fields:
             groups.append(Group(_group_title(graph[i], catalog), fields))
-    return Template("", _TITLE, _ABOUT, tuple(groups), graph)
+    return Template("", _TITLE, _ABOUT, (*groups, *_of_job()), graph)
 
 
 def adapted(found: Match, graph: Graph, catalog: Catalog) -> Template:
@@ -63,12 +63,21 @@ def adapted(found: Match, graph: Graph, catalog: Catalog) -> Template:
     return Template("", found.template.title, found.template.description, shown, graph, follows=follows)
 
 
+def _of_job() -> list[Group]:
+    """What our templates ask of the job and of no node."""
+    asked = [(group, one) for group in find_template("text_to_film").groups for one in group.fields if one.replaces == "metadata"]
+    return [Group(group.title, (one,)) for group, one in asked]
+
+
 def _adapted_fields(fields: Iterable[Field], found: Match, graph: Graph, names: set[str]) -> Iterator[Field]:
     for one in fields:
+        if one.replaces == "metadata":
+            yield one
+            continue
         if one.replaces:  # another may only be put in where none is
             of = found.nodes[one.of]
             if not found.values.get(one.name) and (one.replaces != "vae" or "10" not in graph):
-                yield Field(one.name, (), one.title, one.advanced, replaces=one.replaces, of=of, main=one.main)
+                yield Field(one.name, (), one.title, one.advanced, replaces=one.replaces, of=of, main=one.main, help=one.help)
             continue
         places: dict[str, list[str]] = {}
         for place in found.places(one, graph):
@@ -78,7 +87,7 @@ def _adapted_fields(fields: Iterable[Field], found: Match, graph: Graph, names: 
             node, name = same[0].split(".", 1)
             own = one.name if number == 0 else _free_name(f"{name}_{node}", names)
             title = one.title if number == 0 else {language: f"{text} ({_node_title(graph[node])})" for language, text in one.title.items()}
-            yield Field(own, tuple(same), title, one.advanced, one.seed, main=one.main and number == 0)
+            yield Field(own, tuple(same), title, one.advanced, one.seed, main=one.main and number == 0, help=one.help)
 
 
 def _fields(i: str, node: Mapping[str, Any], literals: Iterable[Input], role: str, names: set[str]) -> Iterator[Field]:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from errors import Canceled
 from pipelines import memory
 from pipelines.bench import Bench
-from pipelines.checkpoints import check_complete, read_header
+from pipelines.checkpoints import examine
 from pipelines.filenames import check_room, next_name
 from pipelines.memory import Placement
 from pipelines.metadata import to_texts
@@ -153,12 +153,11 @@ class Engine:
         return placement
 
     def examined(self, path: Path, kind: str) -> Examined:
-        """A checkpoint's header, and how many weights each part has; looked at again only when the file is another. Raises
+        """A model file's header, and how many weights each part has; looked at again only when the file is another. Raises
         CheckpointError."""
         key = path, kind, file_key(path)
         if key not in self._examined:
-            header = read_header(path, kind)
-            self._examined[key] = header, check_complete(header)
+            self._examined[key] = examine(path, kind)
         return self._examined[key]
 
     def idle(self) -> None:
@@ -220,7 +219,7 @@ class _Job:
         self.keys = keys_of(self.order, self.folders, placement)
         needed = self._needed()
         relief = self._relief(work, needed)
-        bench = Bench(placement, relief, engine.shelf, self.clock, self.is_canceled, self.window)
+        bench = Bench(placement, relief, engine.shelf, self.clock, self.is_canceled, self.window, engine.examined)
         memory.reset_peak(placement.device)
 
         # 2. Node after node.

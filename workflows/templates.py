@@ -19,20 +19,24 @@ from typing import Any
 from errors import InputError, UnknownNameError, UnreadableFileError
 from pipelines.parameters import parse_loras
 from workflows.graph import WorkflowError, read_json
+from workflows.literals import truth
 
 log = logging.getLogger("stillmotion.templates")
 
 FOLDER = Path(__file__).parent / "templates"
 RANDOM_SEEDS = 2**32  # as many as every program can say without rounding
-TAKEN = frozenset({"template", "workflow", "title", "tags", "webhook", "front", "draft", "as"})  # by requests, in which fields stand too
+TAKEN = frozenset({"template", "workflow", "title", "tags", "webhook", "front", "metadata", "draft", "as"})  # by requests with fields
 OPEN = (None, "", "random", -1, "-1")
+WITHOUT_METADATA = "without_metadata"  # of a job: nothing is kept in its files
 Graph = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Field:
-    """`inputs`: "node.input" of each input that it sets. `seed`: drawn at random if it is left open. `of`: the loader it changes.
-    `main`: what everybody sets, shown first; the others are folded away."""
+    """`inputs`: "node.input" of each input that it sets. `seed`: drawn at random if it is left open. `replaces`: what it stands for if it
+    sets none: `vae` and `loras` change the graph behind the loader `of`, `metadata` is the job's and no node's.
+    `main`: what everybody sets, shown first; the others are folded away. `required`: what is said to whoever leaves it empty.
+    `help`: what turning it up or down does, in place of what the node says."""
 
     name: str
     inputs: tuple[str, ...]
@@ -42,12 +46,23 @@ class Field:
     replaces: str = ""
     of: str = ""
     main: bool = False
+    required: Mapping[str, str] = field(default_factory=dict)
+    help: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Group:
     title: Mapping[str, str]
     fields: tuple[Field, ...]
+
+
+class Unsaid(InputError):
+    """A field that has to be given is empty. `field`: which; `fields`: what to do, for those who show it beside the field."""
+
+    def __init__(self, one: Field) -> None:
+        hint = one.required.get("en", "")
+        super().__init__(f"{one.name} is empty.", hint)
+        self.field, self.fields = one, {one.name: hint}
 
 
 @dataclass(frozen=True)
@@ -66,11 +81,11 @@ class Template:
 
     def defaults(self) -> dict[str, Any]:
         """What each field has if it is left open; of seeds None: one is drawn."""
-        return {name: self._default(one) for name, one in self.fields().items()}
+        return {name: self.default(one) for name, one in self.fields().items()}
 
-    def _default(self, one: Field) -> Any:
+    def default(self, one: Field) -> Any:
         if one.seed or not one.inputs:
-            return None if one.seed else ""
+            return None if one.seed else True if one.replaces == "metadata" else ""
         node, name = one.inputs[0].split(".", 1)
         return self.workflow[node]["inputs"][name]
 
@@ -130,6 +145,31 @@ def fill(template: Template, values: Mapping[str, Any], *, is_draft: bool = Fals
     return graph
 
 
+def unsaid(template: Template, graph: Graph) -> Field | None:
+    """The first field that has to be given and is empty in a graph that was filled. As a workflow it may be run all the same."""
+    for one in template.fields().values():
+        node, _, name = (one.inputs or ("",))[0].partition(".")
+        if one.required and not str(graph[node]["inputs"][name]).strip():
+            return one
+    return None
+
+
+def check_said(template: Template, graph: Graph) -> None:
+    """Raises Unsaid."""
+    if found := unsaid(template, graph):
+        raise Unsaid(found)
+
+
+def extra_of(template: Template, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What fields say of the job and of no node. Raises InputError."""
+    for name in (name for name, one in template.fields().items() if one.replaces == "metadata" and name in values):
+        try:
+            return {} if truth(values[name]) else {WITHOUT_METADATA: True}
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name} is {values[name]!r}; it is either on or off.", "Use true or false.") from error
+    return {}
+
+
 def node(class_type: str, title: str, **inputs: Any) -> dict[str, Any]:
     """A node in ComfyUI's API format."""
     return {"class_type": class_type, "inputs": inputs, "_meta": {"title": title}}
@@ -184,13 +224,19 @@ def _read(path: Path) -> Template:
 
 def _check(template: Template) -> None:
     """Whether all is of its kind, so that nobody who uses it needs to look. Raises KeyError, ValueError, TypeError, AttributeError."""
-    titles = [template.title, template.description, *(one.title for one in (*template.groups, *template.fields().values()))]
+    fields = template.fields().values()
+    titles = [template.title, template.description, *(one.title for one in (*template.groups, *fields))]
+    titles += [text for one in fields for text in (one.required, one.help)]
     if not all(isinstance(text, str) for title in titles for text in dict(title).values()):
         raise TypeError("a title that is no text")
     if not isinstance(template.order, int) or not all(isinstance(name, str) for name in template.fields()):
         raise TypeError("an order that is no number, or a name that is no text")
-    if taken := TAKEN & template.fields().keys():
+    if taken := TAKEN & {one.name for one in fields if one.replaces != "metadata"}:
         raise ValueError(f"a field cannot be called {min(taken)!r}")
+    if lost := [one.name for one in fields if one.replaces == "metadata" and one.name != "metadata"]:
+        raise ValueError(f"{lost[0]!r} must be called 'metadata'")
+    if nowhere := [one.name for one in fields if one.required and not one.inputs]:
+        raise ValueError(f"{nowhere[0]!r} sets nothing, so it cannot have to be given")
     unknown = {*template.draft.keys(), *template.follows.keys(), *template.follows.values()} - template.fields().keys()
     if unknown:
         raise ValueError(f"no field {unknown}")

@@ -1,12 +1,10 @@
 // The result side of Create: one job from the queue to the playing film. It asks the server how the job stands; closing the tab changes nothing.
 
 import { showExamples } from "./examples.js";
-import { CHANGES, STAGES, filmOf, isShown, isVideo, leftWord, makeChanged, makeSmaller, open, pathOf, place, placeWord, shareOf, stageOf, stageWord, stepsWord, stillsOf, suffix } from "./jobs_view.js";
+import { CHANGES, STAGES, filmOf, isOpen, isShown, isVideo, leftWord, makeChanged, makeSmaller, open, pathOf, place, placeWord, shareOf, stageOf, stageWord, stepsWord, stillsOf, suffix, titleOf } from "./jobs_view.js";
 import { patience } from "./patience.js";
 
 export { place };
-
-const OPEN = ["queued", "running"];
 
 export function mount(element, page) {
   const { el, replace, say, server } = page;
@@ -35,20 +33,32 @@ export function mount(element, page) {
       const found = await server.get(pathOf({ id }));
       if (watched !== id) return;
       errors.answered();
+      if (found.deleted) return gone();
       const before = job;
       job = found;
-      if (before?.id === id && OPEN.includes(before.status) && !OPEN.includes(job.status)) ended();
+      if (before?.id === id && isOpen(before) && !isOpen(job)) ended();
       draw(job);
     } catch (error) {
-      if (error.status === 404) return (watched = null), draw(null);
       if (watched !== id) return;
+      if (error.status === 404) return gone();
       isFailed = true;
       const later = errors.failed(error);
       if (!server.lost) wait = later;
     }
     clearTimeout(timer);
-    if (isFailed || OPEN.includes(job.status)) timer = setTimeout(() => follow(id), wait);
+    if (isFailed || isOpen(job)) timer = setTimeout(() => follow(id), wait);
     else learn(job);
+  }
+
+  // Of what is not there, or no longer, that is said; and there is a way back.
+  function gone() {
+    [watched, job, drawn] = [null, null, ""];
+    title(null);
+    element.dataset.job = "";
+    media.dataset.key = "gone";
+    const back = el("button", { class: "sm-button", "data-act": "back", on: { click: () => (page.show("create", { job: null }), begin()) } }, say("job.back"));
+    replace(media, el("div", { class: "sm-film sm-blank sm-gone" }, el("p", { role: "alert" }, say("job.gone")), back));
+    replace(under);
   }
 
   // Which of its settings there are to be changed. Nobody misses the buttons of what cannot be opened.
@@ -74,7 +84,7 @@ export function mount(element, page) {
     if (signature === drawn) return;
     drawn = signature;
     const focus = document.activeElement?.closest("#sm-job [data-act]")?.dataset.act;
-    replace(under, el("p", { class: "sm-title" }, shown.title), ...(OPEN.includes(shown.status) ? progress(shown) : outcome(shown)));
+    replace(under, el("p", { class: "sm-title" }, titleOf(page, shown)), ...(isOpen(shown) ? progress(shown) : outcome(shown)));
     if (focus) under.querySelector(`[data-act="${focus}"]`)?.focus();
   }
 
@@ -87,13 +97,13 @@ export function mount(element, page) {
     if (media.dataset.key === key) return;
     media.dataset.key = key;
     if (film && isVideo(film)) {
-      const video = el("video", { src: film.url, class: "sm-film", controls: true, loop: true, autoplay: true, playsinline: "", "aria-label": shown.title });
+      const video = el("video", { src: film.url, class: "sm-film", controls: true, loop: true, autoplay: true, playsinline: "", "aria-label": titleOf(page, shown) });
       video.muted = true;
       if (stills[0]) video.poster = stills[0].url;
       replace(media, video);
-    } else if (film) replace(media, el("img", { src: film.url, class: "sm-film", alt: shown.title }));
+    } else if (film) replace(media, el("img", { src: film.url, class: "sm-film", alt: titleOf(page, shown) }));
     else if (stills.length > 1) replace(media, choose(shown, stills));
-    else if (stills.length) replace(media, el("img", { src: stills[0].url, class: "sm-film", alt: shown.title }));
+    else if (stills.length) replace(media, el("img", { src: stills[0].url, class: "sm-film", alt: titleOf(page, shown) }));
     else if (preview) {
       const kept = media.querySelector("img.sm-preview");
       if (kept) kept.src = preview;
@@ -137,7 +147,7 @@ export function mount(element, page) {
       el("div", { class: "sm-bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": Math.round(furthest.share * 100), "aria-label": say("progress") }, el("i", { style: `width:${(furthest.share * 100).toFixed(1)}%` })),
       el("div", { class: "sm-row" }, el("span", { class: "sm-soft" }, [waiting, left].filter(Boolean).join(" · ")), el("span", { class: "sm-space" }),
         el("button", { class: "sm-button", "data-act": "cancel", disabled: shown.is_cancel_requested, on: { click: () => act(() => server.send("POST", `${pathOf(shown)}/cancel`)) } }, say(shown.is_cancel_requested ? "cancel.asked" : "cancel"))),
-      ...shown.warnings.map((text) => el("p", { class: "sm-soft" }, text)),
+      ...shown.warnings.map((text) => el("p", { class: "sm-soft" }, page.sentence(text))),
     ];
   }
 
@@ -149,7 +159,7 @@ export function mount(element, page) {
       const error = shown.error;
       const smaller = error.code === "out_of_memory" ? [button("smaller", async () => opened(await makeSmaller(page, shown)), "sm-primary")] : [];
       return [
-        el("p", { class: "sm-bad", role: "alert" }, error.message, " ", el("span", {}, error.hint)),
+        el("p", { class: "sm-bad", role: "alert" }, page.sayError(error)),
         el("div", { class: "sm-row" }, ...smaller, button("retry", () => server.send("POST", `${path}/retry`)), button("remake", () => page.remake(shown.id))),
         el("details", {}, el("summary", {}, say("details")), el("code", {}, [error.code, error.node && `node ${error.node}`, error.id].filter(Boolean).join(" · "))),
       ];
@@ -170,7 +180,7 @@ export function mount(element, page) {
       el("details", {}, el("summary", {}, say("export.title")), el("div", { class: "sm-row" },
         ["comfy", "curl", "python"].map((kind) => el("a", { class: "sm-button sm-quiet", href: server.url(`${path}/export?as=${kind}`), download: "" }, say(`export.${kind}`))))),
       el("p", { class: "sm-soft" }, say("made.in", { time: page.seconds(shown.run_seconds) }), shown.cached.length ? ` · ${say("made.reused")}` : ""),
-      ...shown.warnings.map((text) => el("p", { class: "sm-soft" }, text)),
+      ...shown.warnings.map((text) => el("p", { class: "sm-soft" }, page.sentence(text))),
     ];
   }
 
@@ -198,7 +208,7 @@ export function mount(element, page) {
   }
 
   function title(shown) {
-    if (shown && OPEN.includes(shown.status)) {
+    if (shown && isOpen(shown)) {
       const share = Math.round(furthest.share * 100);
       document.title = `${share ? `${share} % · ` : ""}${say(`status.${shown.status}`)} · Stillmotion`;
     } else if (!document.hidden) document.title = "Stillmotion";
@@ -211,7 +221,7 @@ export function mount(element, page) {
       if (isNew && matchMedia("(max-width: 760px)").matches) element.scrollIntoView({ behavior: "smooth" });
     } else if (id) follow(id);
   });
-  page.onLanguage(() => ((drawn = ""), (media.dataset.key = media.dataset.key === "examples" ? "" : media.dataset.key), draw(job)));
+  page.onLanguage(() => media.dataset.key === "gone" ? gone() : ((drawn = ""), (media.dataset.key = media.dataset.key === "examples" ? "" : media.dataset.key), draw(job)));
   document.addEventListener("visibilitychange", () => !document.hidden && (watched ? follow(watched) : title(job)));
   begin();
 

@@ -3,6 +3,8 @@
 const VIDEOS = ["mp4", "webm"];
 export const STAGES = ["still", "motion", "file"];
 
+export const isOpen = (job) => ["queued", "running"].includes(job?.status);
+export const titleOf = (page, job) => job.title || page.say("job.untitled");
 export const pathOf = (job) => `api/jobs/${encodeURIComponent(job.id)}`;
 
 // Files

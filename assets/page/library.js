@@ -1,7 +1,7 @@
 // The library: posters by day, one film that plays at a time, as many pages as there are. See library_player.js and library_compare.js.
 
 import { comparison } from "./library_compare.js";
-import { pathOf } from "./jobs_view.js";
+import { pathOf, titleOf } from "./jobs_view.js";
 import { download } from "./library_parts.js";
 import { player } from "./library_player.js";
 import { grid } from "./library_grid.js";
@@ -152,7 +152,7 @@ export function mount(element, page) {
     posters.hide(gone, true);
     drawTray();
     drawEnd();
-    const text = gone.length === 1 ? say("library.deleted", { title: gone[0].title }) : say("library.deleted.many", { count: gone.length });
+    const text = gone.length === 1 ? say("library.deleted", { title: titleOf(page, gone[0]) }) : say("library.deleted.many", { count: gone.length });
     page.toast(text, { undo: () => undo(gone), undoText: say("undo") });
   }
 

@@ -1,6 +1,6 @@
 // Two jobs side by side, in step: one clock, one slider; how alike they are in dB, and which settings differ.
 
-import { pathOf } from "./jobs_view.js";
+import { pathOf, titleOf } from "./jobs_view.js";
 import { likeness, shownOf, stopped } from "./library_parts.js";
 
 const DRIFT = 0.04; // seconds that nobody sees
@@ -95,11 +95,11 @@ export function comparison(page, first, second, back) {
     slider.setAttribute("aria-label", say("library.time"));
     drawToggle();
     const controls = films.length ? [el("div", { class: "sm-row" }, toggle, step(-1, "library.frame.before", "‹"), slider, step(1, "library.frame.after", "›"))] : [];
-    const figures = jobs.map((job, index) => el("figure", {}, media[index], el("figcaption", {}, job.title)));
+    const figures = jobs.map((job, index) => el("figure", {}, media[index], el("figcaption", {}, titleOf(page, job))));
     replace(element, el("div", { class: "sm-row" }, el("button", { class: "sm-button sm-quiet", on: { click: back } }, `← ${say("library.back")}`)),
       el("div", { class: "sm-compare-two" }, figures), ...controls, verdict, differing);
     if (films.length && !isHeld) go(); // a film that was moved on the page has stopped
-    replace(verdict, !found ? el("p", { class: "sm-soft" }, say("library.measuring")) : found.error ? el("p", { class: "sm-soft" }, found.error.message)
+    replace(verdict, !found ? el("p", { class: "sm-soft" }, say("library.measuring")) : found.error ? el("p", { class: "sm-soft" }, page.sayError(found.error))
       : likeness(page, found).map((text) => el("p", {}, text)));
     replace(differing, details && details.every((one) => one.settings) ? table() : null);
   }

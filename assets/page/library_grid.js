@@ -1,6 +1,6 @@
 // Posters in even rows, by day. Only one film plays: the one under the pointer, the one that was tapped, or the one that has the focus.
 
-import { filmOf, posterOf } from "./jobs_view.js";
+import { filmOf, posterOf, titleOf } from "./jobs_view.js";
 import { shownOf, stopped } from "./library_parts.js";
 
 const HOVER = 150;
@@ -36,7 +36,7 @@ export function grid(page, list, hooks) {
   function tileOf(job) {
     const tile = el("li", { class: "sm-tile", "data-job": job.id });
     const poster = posterOf(job, 480);
-    const open = el("button", { class: "sm-poster", "aria-label": say(filmOf(job) ? "library.open.film" : "library.open.still", { title: job.title }), on: {
+    const open = el("button", { class: "sm-poster", "aria-label": say(filmOf(job) ? "library.open.film" : "library.open.still", { title: titleOf(page, job) }), on: {
       click: () => (pointer === "touch" && filmOf(job) && playing?.tile !== tile ? play(tile, job) : hooks.open(job)),
       pointerdown: (event) => (pointer = event.pointerType),
       keydown: () => (pointer = "keyboard"),
@@ -50,9 +50,9 @@ export function grid(page, list, hooks) {
       blur: () => playing?.tile === tile && pointer !== "touch" && stop(),
     } }, poster ? el("img", { src: poster, alt: "", loading: "lazy", decoding: "async" }) : el("span", { class: "sm-blank" }, "▶"),
       filmOf(job) ? el("span", { class: "sm-kind", "aria-hidden": "true" }, "▶") : null);
-    const box = el("input", { type: "checkbox", "aria-label": say("library.choose", { title: job.title }), on: { change: (event) => hooks.choose([job], event.target.checked) } });
+    const box = el("input", { type: "checkbox", "aria-label": say("library.choose", { title: titleOf(page, job) }), on: { change: (event) => hooks.choose([job], event.target.checked) } });
     const star = el("button", { class: "sm-star", "aria-label": say("library.favourite"), on: { click: () => hooks.favourite(job) } });
-    tile.append(open, el("label", { class: "sm-choose" }, box), star, el("span", { class: "sm-caption", title: job.title }, job.title));
+    tile.append(open, el("label", { class: "sm-choose" }, box), star, el("span", { class: "sm-caption", title: titleOf(page, job) }, titleOf(page, job)));
     tiles.set(job.id, tile);
     update(job);
     return tile;

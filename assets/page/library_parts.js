@@ -1,6 +1,6 @@
 // What the library's views share: films that play, files of several jobs as one ZIP, how alike two jobs are.
 
-import { filmOf, isVideo, posterOf, stillsOf } from "./jobs_view.js";
+import { filmOf, isVideo, posterOf, stillsOf, titleOf } from "./jobs_view.js";
 
 // Large and moving, if it moves. A <video> is stopped by `stopped` before it goes.
 export function shownOf(page, job, attributes = {}) {
@@ -8,12 +8,12 @@ export function shownOf(page, job, attributes = {}) {
   const film = filmOf(job);
   const still = stillsOf(job)[0];
   if (film && isVideo(film)) {
-    const video = el("video", { src: film.url, poster: posterOf(job, 960) ?? undefined, loop: true, playsinline: "", "aria-label": job.title, ...attributes });
+    const video = el("video", { src: film.url, poster: posterOf(job, 960) ?? undefined, loop: true, playsinline: "", "aria-label": titleOf(page, job), ...attributes });
     video.muted = true;
     return video;
   }
   const picture = film ?? still;
-  return picture ? el("img", { src: picture.url, alt: job.title }) : el("div", { class: "sm-blank" });
+  return picture ? el("img", { src: picture.url, alt: titleOf(page, job) }) : el("div", { class: "sm-blank" });
 }
 
 export function stopped(media) {

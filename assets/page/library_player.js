@@ -1,10 +1,9 @@
 // One job, large: its film, what can be done with it, and everything that it was made with.
 
-import { filmOf, isShown, isVideo, pathOf, place, stillsOf, suffix } from "./jobs_view.js";
+import { filmOf, isOpen, isShown, isVideo, pathOf, place, stillsOf, suffix, titleOf } from "./jobs_view.js";
 import { likeness, shownOf, stopped } from "./library_parts.js";
 
 const STAGES = ["waking", "loading", "still", "motion", "decoding", "encoding"];
-const OPEN = ["queued", "running"];
 
 export function player(page, hooks) {
   const { el, replace, say, server } = page;
@@ -68,7 +67,7 @@ export function player(page, hooks) {
   async function again() {
     try {
       const made = await server.send("POST", `${pathOf(job)}/duplicate`, { new_seeds: true });
-      page.toast(say("library.again", { title: made.title }), { undo: () => page.openJob(made.id), undoText: say("library.follow") });
+      page.toast(say("library.again", { title: titleOf(page, made) }), { undo: () => page.openJob(made.id), undoText: say("library.follow") });
     } catch (error) {
       page.fail(error);
     }
@@ -76,7 +75,7 @@ export function player(page, hooks) {
 
   async function verify() {
     const shown = job;
-    if (OPEN.includes(checks.get(shown.id)?.now?.status)) return; // it is at it
+    if (isOpen(checks.get(shown.id)?.now)) return; // it is at it
     try {
       const made = await server.send("POST", `${pathOf(shown)}/verify`);
       checks.set(shown.id, { now: made });
@@ -94,7 +93,7 @@ export function player(page, hooks) {
     try {
       const now = await server.get(`api/jobs/${encodeURIComponent(id)}`);
       checks.set(shown.id, { now });
-      if (OPEN.includes(now.status)) later();
+      if (isOpen(now)) later();
       else if (now.status === "succeeded") {
         const found = await server.get(`${pathOf(shown)}/comparison?${new URLSearchParams({ with: id })}`);
         if (found.is_identical) await server.send("DELETE", pathOf(now));
@@ -118,7 +117,7 @@ export function player(page, hooks) {
     replace(way, el("button", { class: "sm-button sm-quiet", "data-act": "close", on: { click: hooks.close } }, `← ${say("library.back")}`), el("span", { class: "sm-space" }),
       el("button", { class: "sm-button", "data-act": "before", "aria-label": say("library.before"), on: { click: () => step(-1) } }, "‹"),
       el("button", { class: "sm-button", "data-act": "after", "aria-label": say("library.after"), on: { click: () => step(1) } }, "›"));
-    replace(side, el("h2", { class: "sm-title" }, job.title), facts(), tags(), el("div", { class: "sm-row" }, actions()), check, el("div", { class: "sm-row" }, files()), unfolding());
+    replace(side, el("h2", { class: "sm-title" }, titleOf(page, job)), facts(), tags(), el("div", { class: "sm-row" }, actions()), check, el("div", { class: "sm-row sm-files" }, files()), unfolding());
     drawCheck();
     if (focus) element.querySelector(`[data-act="${focus}"]`)?.focus();
   }
@@ -153,14 +152,14 @@ export function player(page, hooks) {
 
   function drawCheck() {
     const now = checks.get(job.id);
-    element.querySelector('[data-act="verify"]')?.setAttribute("aria-disabled", String(OPEN.includes(now?.now?.status)));
+    element.querySelector('[data-act="verify"]')?.setAttribute("aria-disabled", String(isOpen(now?.now)));
     if (!now) return replace(check);
-    if (now.error) return replace(check, el("p", { class: "sm-bad" }, now.error.message, " ", now.error.hint));
+    if (now.error) return replace(check, el("p", { class: "sm-bad" }, page.sayError(now.error)));
     if (now.found) {
       const side = now.found.is_identical ? null : el("button", { class: "sm-button", on: { click: () => hooks.compare(job, now.now) } }, say("library.tray.compare"));
       return replace(check, likeness(page, now.found).map((text) => el("p", { class: now.found.is_identical ? "sm-good" : "" }, text)), side);
     }
-    if (!OPEN.includes(now.now.status)) return replace(check, el("p", { class: "sm-bad" }, say("library.check.ended", { status: say(`status.${now.now.status}`) }), " ", now.now.error?.message ?? ""));
+    if (!isOpen(now.now)) return replace(check, el("p", { class: "sm-bad" }, say("library.check.ended", { status: say(`status.${now.now.status}`) }), " ", now.now.error ? page.sayError(now.now.error) : ""));
     replace(check, ...progress(now.now));
   }
 
@@ -216,7 +215,7 @@ export function player(page, hooks) {
       [say("library.cached"), job.cached.length ? say("library.cached.nodes", { count: job.cached.length }) : say("library.cached.none")],
       [say("library.number"), job.id],
     ];
-    return [...section(say("library.making"), rows.filter(([, text]) => text).map(([name, text]) => [[name], text])), ...job.warnings.map((text) => el("p", { class: "sm-soft" }, text))];
+    return [...section(say("library.making"), rows.filter(([, text]) => text).map(([name, text]) => [[name], text])), ...job.warnings.map((text) => el("p", { class: "sm-soft" }, page.sentence(text)))];
   }
 
   const section = (name, rows) => [el("h3", {}, name), el("dl", {}, rows.flatMap(([term, text]) => [el("dt", {}, ...term), el("dd", {}, text)]))];

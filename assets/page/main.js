@@ -1,13 +1,14 @@
 // Starts the page: header, views, panels. Everything live is drawn here from the server's API; the form is Gradio's.
 
 import { appeared, el, replace } from "./dom.js";
+import { folds, mount as mountForm, pointOut } from "./form.js";
 import { mount as mountJob, place } from "./job.js";
 import { mount as mountLibrary } from "./library.js";
 import { mount as mountModels } from "./models.js";
 import { mount as mountOpen } from "./open.js";
 import { badge, mount as mountQueue } from "./queue.js";
 import { server } from "./server.js";
-import { bytes, language, loadTexts, onLanguage, say, sayOf, seconds, setLanguage } from "./texts.js";
+import { bytes, language, loadTexts, onLanguage, say, sayError, sayOf, seconds, sentence, setLanguage } from "./texts.js";
 
 const VIEWS = ["create", "queue", "library", "models"];
 const THEME = "stillmotion.theme";
@@ -16,7 +17,7 @@ let about = {};
 const viewListeners = new Set();
 
 const page = {
-  server, say, sayOf, seconds, bytes, language, onLanguage, el, replace,
+  server, say, sayError, sayOf, sentence, seconds, bytes, language, onLanguage, el, replace,
   view: "create",
   user: () => about.user,
   show,
@@ -31,14 +32,14 @@ const page = {
   put: (template, values) => tell("put", { template, values }), // what else was typed stays
   animate: (job, output) => page.put("still_to_film", { image: place(output) }),
   toast,
-  fail: (error) => (error.code === "connection_lost" ? undefined : toast([error.message, error.hint].filter(Boolean).join(" "), { isBad: true })),
+  fail: (error) => (error.code === "connection_lost" ? undefined : toast(sayError(error) || say("server.answered", { status: error.status }), { isBad: true })),
 };
 
 const DRAFT = "stillmotion.draft"; // what is being written, for as long as the tab is there
 
 // To the form, which lives in Gradio.
 function tell(name, data) {
-  const detail = { name, data, draft: sessionStorage.getItem(DRAFT) ?? "" };
+  const detail = { name, data, draft: sessionStorage.getItem(DRAFT) ?? "", folds: folds() };
   document.getElementById("sm-bridge").dispatchEvent(new CustomEvent("stillmotion", { detail, bubbles: true }));
   if (name !== "language") show("create");
 }
@@ -46,13 +47,15 @@ function tell(name, data) {
 // From the form: each message once.
 window.stillmotion = {
   language,
+  folds,
   keep: (template, names, values) =>
     sessionStorage.setItem(DRAFT, JSON.stringify({ template, values: Object.fromEntries(names.map((name, index) => [name, values[index]])) })),
   heard(message) {
     if (!message) return;
     const { kind, ...data } = JSON.parse(message);
     if (kind === "submitted") show("create", { job: data.jobs[0], isNew: true });
-    if (kind === "failed") page.fail(data);
+    if (kind === "failed") toast(data.text, { isBad: true });
+    if (kind === "lacks") pointOut(data.field, data.text);
     if (kind === "note") toast(say(data.key));
   },
 };
@@ -62,6 +65,7 @@ function show(view, { job, isNew = false, count = 1 } = {}) {
   document.body.dataset.view = page.view;
   const address = new URL(location.href);
   if (job) address.searchParams.set("job", job);
+  if (job === null) address.searchParams.delete("job");
   address.hash = page.view === "create" ? "" : page.view;
   history.replaceState(null, "", address.href.replace(/#$/, ""));
   document.querySelectorAll("#sm-nav [data-view]").forEach((link) => mark(link));
@@ -81,6 +85,7 @@ function toast(text, { undo, undoText, isBad = false } = {}) {
   if (undo) line.append(el("button", { class: "sm-button sm-quiet", on: { click: () => (undo(), close()) } }, undoText ?? say("undo")));
   line.append(el("button", { class: "sm-button sm-quiet", "aria-label": say("close"), on: { click: close } }, "×"));
   place.append(line);
+  while (place.children.length > 2) place.firstElementChild.remove(); // they stay where the header is
   setTimeout(close, undo || isBad ? 12000 : 5000);
 }
 
@@ -89,6 +94,7 @@ function drawHeader(header) {
     say(`nav.${view}`), view === "queue" ? el("span", { class: "sm-badge", id: "sm-badge" }) : null);
   const other = language() === "en" ? "zh" : "en";
   const isDark = document.body.classList.contains("dark");
+  const focus = [...header.querySelectorAll("a, button")].indexOf(document.activeElement);
   replace(header,
     el("strong", { class: "sm-name" }, "Stillmotion"),
     el("nav", { id: "sm-nav", "aria-label": say("nav.label") }, VIEWS.map(link)),
@@ -100,6 +106,7 @@ function drawHeader(header) {
     about.signs_in ? el("form", { method: "post", action: "logout", class: "sm-out", on: { submit: () => sessionStorage.removeItem(DRAFT) } }, el("button", { class: "sm-button sm-quiet", title: about.user }, say("sign.out"))) : null,
   );
   document.querySelectorAll("#sm-nav [data-view]").forEach((one) => mark(one));
+  if (focus >= 0) header.querySelectorAll("a, button")[focus]?.focus(); // the keyboard stays where it was
 }
 
 function bell() {
@@ -133,6 +140,9 @@ function reloadIfNew(found) {
   about = found;
 }
 
+// Whether we are the same for the server the next time.
+const lookForCookies = async () => (await server.get("api/about")).user === (await server.get("api/about")).user;
+
 async function start() {
   [about] = await Promise.all([server.get("api/about"), loadTexts()]);
   document.body.dataset.view = "create";
@@ -143,8 +153,10 @@ async function start() {
   const drawNotices = () => replace(document.getElementById("sm-notices"), about.notices.map((key) => el("p", {}, say(`notice.${key}`))));
   drawNotices();
   onLanguage(drawNotices);
+  if (about.notices.includes("space_apart")) lookForCookies().then((isKept) => isKept || ((about.notices = ["no_cookies"]), drawNotices()));
   watchConnection(document.getElementById("sm-connection"));
   mountJob(document.getElementById("sm-job"), page);
+  mountForm(document.getElementById("sm-form"));
   mountOpen(document.getElementById("sm-form"), page);
   mountQueue(document.getElementById("sm-queue"), page);
   mountLibrary(document.getElementById("sm-library"), page);
@@ -156,7 +168,8 @@ async function start() {
   onLanguage((wanted) => tell("language", { language: wanted }));
   window.addEventListener("hashchange", () => show(location.hash.slice(1)));
   document.addEventListener("keydown", (event) => {
-    if ((event.ctrlKey || event.metaKey) && event.key === "Enter") document.querySelector("#sm-make")?.click();
+    if ((event.ctrlKey || event.metaKey) && event.key === "Enter" && page.view === "create") document.querySelector("#sm-make")?.click();
+    if (event.key === "Escape") document.querySelector("#sm-toasts > :last-child")?.remove();
   });
   show(location.hash.slice(1), { job: new URL(location.href).searchParams.get("job") });
 }

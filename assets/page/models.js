@@ -40,8 +40,8 @@ export function mount(element, page) {
     if (!found) return;
     part("lead", [found.folders, found.is_offline, found.can_download], drawLead);
     part("downloads", [downloads], drawDownloads);
-    part("missing", [found.templates, found.known, asking, names()], drawMissing);
-    part("kinds", [found.models, found.known, asking, names(), found.can_download, found.is_offline], drawKinds);
+    part("missing", [found.templates, found.known, asking, names(), broken()], drawMissing);
+    part("kinds", [found.models, found.known, asking, names(), broken(), found.can_download, found.is_offline], drawKinds);
     part("more", [found.can_download && !found.is_offline], () => (found.can_download && !found.is_offline ? [form] : []));
   }
 
@@ -55,7 +55,10 @@ export function mount(element, page) {
     if (focus) parts[name].querySelector(`[data-key="${CSS.escape(focus)}"]`)?.focus();
   }
 
-  const names = () => downloads.filter((one) => one.state !== "done").map((one) => one.name);
+  // Those that are being fetched have cards of their own; of what went wrong the model's card tells.
+  const names = () => downloads.filter((one) => ACTIVE.includes(one.state)).map((one) => one.name);
+  const brokenOff = (name) => downloads.find((one) => one.name === name && ["failed", "canceled"].includes(one.state));
+  const broken = () => downloads.filter((one) => one.state !== "done" && !ACTIVE.includes(one.state));
 
   function drawLead() {
     const places = FOLDERS.map((folder) => el("li", {}, el("span", { class: "sm-soft" }, say(`models.folder.${folder}`)), el("code", {}, found.folders[folder])));
@@ -85,18 +88,18 @@ export function mount(element, page) {
       el("span", { class: "sm-soft" }, `${one.repo} → models/${one.folder}`),
       bar,
       el("p", { class: "sm-soft sm-models-numbers" }, [state, amount, isActive && speed, isActive && left].filter(Boolean).join(" · ")),
-      one.error ? el("p", { class: "sm-bad", role: "alert" }, one.error.message, " ", one.error.hint) : null,
+      one.error ? el("p", { class: "sm-bad", role: "alert" }, page.sayError(one.error)) : null,
       found?.can_download ? el("div", { class: "sm-row" }, downloadButtons(one, isActive)) : null);
   }
 
-  function downloadButtons(one, isActive) {
+  function downloadButtons(one, isActive, of = one.name) {
     const path = `api/models/downloads/${encodeURIComponent(one.id)}`;
     const remove = (whole) => act(() => server.send("DELETE", `${path}${whole ? "?delete_part=true" : ""}`));
     if (isActive) return [button(`cancel:${one.id}`, say("cancel"), one.name, () => remove(false))];
     if (one.state === "done") return [button(`close:${one.id}`, say("models.clear"), one.name, () => remove(false))];
     return [
-      button(`resume:${one.id}`, say(one.bytes ? "models.resume" : "act.retry"), one.name, () => act(() => server.send("POST", `${path}/resume`)), "sm-primary"),
-      button(`forget:${one.id}`, say("models.forget"), one.name, () => remove(true), "sm-quiet"),
+      button(`resume:${one.id}:${of}`, say(one.bytes ? "models.resume" : "act.retry"), of, () => act(() => server.send("POST", `${path}/resume`)), "sm-primary"),
+      button(`forget:${one.id}:${of}`, say("models.forget"), of, () => remove(true), "sm-quiet"),
     ];
   }
 
@@ -119,7 +122,7 @@ export function mount(element, page) {
   function drawKinds() {
     const sections = KINDS.map((kind) => {
       const there = found.models.filter((one) => one.kind === kind && one.state !== "downloading");
-      const known = found.known.filter((one) => one.kind === kind && one.state === "missing" && !names().includes(one.name));
+      const known = found.known.filter((one) => one.kind === kind && (one.state === "missing" || brokenOff(one.name)) && !names().includes(one.name));
       const folder = found.folders[kind === "vae" ? "vae" : kind === "lora" ? "loras" : "checkpoints"];
       const cards = [...there.map(drawModel), ...known.map(drawKnown)];
       const content = cards.length ? el("div", { class: "sm-models-grid" }, cards) : el("p", { class: "sm-empty" }, say("models.empty"), " ", el("code", {}, folder));
@@ -137,7 +140,7 @@ export function mount(element, page) {
       el("strong", {}, one.title || one.name),
       el("code", { class: "sm-soft" }, `${one.folder}/${one.name}`),
       el("p", {}, el("span", { class: isWhole ? "sm-good" : "sm-bad" }, say(`models.state.${one.state}`)), el("span", { class: "sm-soft" }, ` · ${page.bytes(one.bytes)}${one.is_bundled ? ` · ${say("models.bundled")}` : ""}`)),
-      isWhole ? null : el("p", { class: "sm-soft" }, one.problem, " ", one.hint),
+      isWhole ? null : el("p", { class: "sm-soft" }, page.sayError({ message: one.problem, hint: one.hint })),
       titles.length ? el("p", { class: "sm-soft" }, say("models.serves", { names: titles.join(page.language() === "zh" ? "、" : ", ") })) : null);
   }
 
@@ -158,7 +161,10 @@ export function mount(element, page) {
   function offer(one, key) {
     const link = el("a", { class: "sm-button sm-quiet", href: hubPage(one), target: "_blank", rel: "noreferrer", title: one.repo, "aria-label": `${say("models.page")}: ${one.repo}` }, say("models.page"));
     if (names().includes(one.name)) return null;
-    if (!found.can_download || found.is_offline) return el("div", { class: "sm-row" }, link);
+    const mayFetch = found.can_download && !found.is_offline;
+    const before = brokenOff(one.name);
+    if (before) return el("div", { class: "sm-models-question" }, wentWrong(before), el("div", { class: "sm-row" }, mayFetch ? downloadButtons(before, false, one.title) : null, link));
+    if (!mayFetch) return el("div", { class: "sm-row" }, link);
     if (asking !== key) return el("div", { class: "sm-row" }, button(key, say("models.download"), one.title, () => ask(key)), link);
     return el("div", { class: "sm-models-question", role: "group", "aria-label": say("models.download") },
       el("p", {}, say("models.sure", { size: page.bytes(one.about_bytes), licence: one.licence, path: realPath(one) }), one.is_gated ? ` ${say("models.gated.how", { address: hubPage(one) })}` : ""),
@@ -166,6 +172,8 @@ export function mount(element, page) {
         button(key, say("models.yes"), one.title, () => act(() => server.send("POST", "api/models/downloads", { model: one.id })), "sm-primary"),
         button(`no:${key}`, say("models.no"), one.title, () => ask(""), "sm-quiet")));
   }
+
+  const wentWrong = (one) => el("p", { class: one.error ? "sm-bad" : "sm-soft" }, one.error ? page.sayError(one.error) : say(`models.download.${one.state}`));
 
   // Any other file of the hub. It is drawn once, so that what is typed stays.
   function makeForm() {

@@ -5,6 +5,7 @@ import { manyPrompts } from "./queue_many.js";
 import { openRows } from "./queue_open.js";
 import { endedRows } from "./queue_ended.js";
 import { patience } from "./patience.js";
+import { usage } from "./usage.js";
 
 const SHOWN = 100;
 const ENDED = 8;
@@ -41,12 +42,14 @@ export function mount(element, page) {
   const many = el("div");
   const batches = el("div", { class: "sm-queue-batches" });
   const ended = el("section", { class: "sm-queue-ended" });
+  const used = el("div", { class: "sm-queue-usage" });
   const spoken = el("p", { class: "sm-spoken", role: "status" });
-  element.append(el("h2", { class: "sm-spoken" }, say("nav.queue")), head, notice, open, more, many, batches, ended, spoken);
+  element.append(el("h2", { class: "sm-spoken" }, say("nav.queue")), head, notice, open, more, many, batches, ended, used, spoken);
   const act = { run, speak: (text) => (spoken.textContent = text), poll: () => poll() };
   const rows = openRows(open, page, act);
   const past = endedRows(ended, batches, page, act);
   manyPrompts(many, page, act);
+  usage(used, page);
   let line = null;
   let drawnHead = "";
   let openIds = null;

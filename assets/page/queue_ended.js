@@ -1,6 +1,6 @@
 // What has ended lately: of what failed, why and what can be done, with the button that does it; and batches, with a ZIP once they are done.
 
-import { makeSmaller, pathOf } from "./jobs_view.js";
+import { makeSmaller, pathOf, titleOf } from "./jobs_view.js";
 import { thumbnail } from "./queue_parts.js";
 
 const BATCHES = 3;
@@ -22,7 +22,7 @@ export function endedRows(element, batchPlace, page, act) {
   }
 
   function draw() {
-    const signature = JSON.stringify([jobs.map((job) => [job.id, job.status, job.title, job.outputs.length]), batches, page.language()]);
+    const signature = JSON.stringify([jobs.map((job) => [job.id, job.status, titleOf(page, job), job.outputs.length]), batches, page.language()]);
     if (signature === drawn) return;
     drawn = signature;
     const focus = element.contains(document.activeElement) ? document.activeElement.dataset : null;
@@ -46,9 +46,9 @@ export function endedRows(element, batchPlace, page, act) {
     const retry = (more) => button("retry", () => server.send("POST", `${pathOf(job)}/retry`), more);
     const isFailed = job.status === "failed";
     const isShort = isFailed && job.error?.code === "out_of_memory";
-    const said = isFailed && job.error ? el("p", { class: "sm-bad sm-queue-state" }, job.error.message, " ", el("span", {}, job.error.hint)) : el("p", { class: "sm-soft sm-queue-state" }, job.status === "succeeded" ? say("made.in", { time: page.seconds(job.run_seconds) }) : say(`status.${job.status}`));
+    const said = isFailed && job.error ? el("p", { class: "sm-bad sm-queue-state" }, page.sayError(job.error)) : el("p", { class: "sm-soft sm-queue-state" }, job.status === "succeeded" ? say("made.in", { time: page.seconds(job.run_seconds) }) : say(`status.${job.status}`));
     return el("li", { class: "sm-queue-row", "data-job": job.id }, picture.element,
-      el("div", { class: "sm-queue-text" }, el("button", { class: "sm-queue-title", type: "button", "aria-label": say("queue.open", { title: job.title }), on: { click: () => page.openJob(job.id) } }, job.title || job.id), said),
+      el("div", { class: "sm-queue-text" }, el("button", { class: "sm-queue-title", type: "button", "aria-label": say("queue.open", { title: titleOf(page, job) }), on: { click: () => page.openJob(job.id) } }, titleOf(page, job)), said),
       el("div", { class: "sm-row sm-queue-buttons" }, isShort ? button("smaller", () => makeSmaller(page, job), "sm-primary") : null, job.status === "succeeded" ? again : retry(isFailed && !isShort ? "" : "sm-quiet")));
   }
 

@@ -1,4 +1,4 @@
-// Many prompts at once: lines that are typed, or a file of lines or a table. All of them are asked for, or if one is wrong none.
+// Many prompts at once: lines or a table that are typed, or a file of either. All of them are asked for, or if one is wrong none.
 
 const DRAFT = "stillmotion.draft"; // what the form holds, for as long as the tab is there
 const MOST = 1000;
@@ -22,13 +22,14 @@ export function manyPrompts(place, page, act) {
     const each = el("input", { class: "sm-input sm-many-each", id: "sm-many-each", type: "number", min: "1", max: "100", inputmode: "numeric", on: { input: () => ((seeds = Math.max(1, Math.min(100, Math.round(Number(each.value)) || 1))), refresh()) } });
     each.value = seeds;
     const chosen = el("p", { class: "sm-row" });
+    const asTable = el("p", { class: "sm-soft sm-many-table", role: "status" });
     const wrong = el("ul", { class: "sm-bad sm-many-wrong", role: "alert" });
     const shared = el("p", { class: "sm-soft" });
     const make = el("button", { class: "sm-button sm-primary", type: "button", on: { click: () => submit(wrong) } });
     const details = el("details", { class: "sm-card sm-many", open: isOpen, on: { toggle: () => (isOpen = details.open) } },
       el("summary", {}, say("many.title")),
       el("p", { class: "sm-soft", id: "sm-many-help" }, say("many.help")),
-      el("label", { class: "sm-spoken", for: "sm-many-text" }, say("many.lines")), text, chosen,
+      el("label", { class: "sm-spoken", for: "sm-many-text" }, say("many.lines")), text, asTable, chosen,
       el("div", { class: "sm-row" }, file, el("button", { class: "sm-button sm-quiet", type: "button", on: { click: () => file.click() } }, say("many.file")),
         el("label", { class: "sm-row", for: "sm-many-each" }, say("many.each"), each), el("span", { class: "sm-space" }), make),
       shared, wrong);
@@ -44,6 +45,8 @@ export function manyPrompts(place, page, act) {
       text.hidden = table !== null;
       replace(chosen, table ? [el("strong", {}, table.name), el("span", { class: "sm-soft" }, say("many.rows", { count: films() })), el("button", { class: "sm-button sm-quiet", type: "button", on: { click: () => ((table = null), replace(wrong), refresh()) } }, say("many.drop"))] : []);
       chosen.hidden = !table;
+      asTable.hidden = table !== null || !isTable(typed);
+      asTable.textContent = asTable.hidden ? "" : say("many.table", { count: films() });
       make.textContent = say("many.make", { count });
       make.disabled = isBusy || !count || count > MOST;
       shared.textContent = count > MOST ? say("many.most", { count: MOST }) : say(Object.keys(sharedValues().values).length ? "many.shared" : "many.defaults");
@@ -58,7 +61,7 @@ export function manyPrompts(place, page, act) {
     try {
       text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
     } catch {
-      return page.fail({ code: "bad_input", message: say("many.encoding", { name: file.name }) });
+      return page.toast(say("many.encoding", { name: file.name }), { isBad: true });
     }
     isOpen = true;
     if (/\.(csv|tsv)$/i.test(file.name)) table = { name: file.name, text };
@@ -67,7 +70,8 @@ export function manyPrompts(place, page, act) {
   }
 
   function films() {
-    return table ? Math.max(0, records(table.text) - 1) : typed.split(/\r\n|\r|\n/).filter((one) => one.trim()).length;
+    const text = table?.text ?? (isTable(typed) ? typed : null);
+    return text !== null ? Math.max(0, records(text) - 1) : typed.split(/\r\n|\r|\n/).filter((one) => one.trim()).length;
   }
 
   // Those of the form, if it is a template's and has a prompt: whoever has set it up there need not do it again.
@@ -87,7 +91,7 @@ export function manyPrompts(place, page, act) {
     refresh();
     replace(wrong);
     try {
-      const body = { ...sharedValues(), seeds, ...(table ? { csv: table.text } : { lines: typed }) };
+      const body = { ...sharedValues(), seeds, ...(table ? { csv: table.text } : isTable(typed) ? { csv: typed.trimStart() } : { lines: typed }) };
       const { jobs } = await server.send("POST", "api/films/batch", body);
       typed = "";
       table = null;
@@ -98,12 +102,19 @@ export function manyPrompts(place, page, act) {
     } catch (error) {
       const rows = Object.entries(error.more?.rows ?? {});
       if (!rows.length) page.fail(error);
-      replace(wrong, rows.map(([where, text]) => el("li", {}, `${where}: ${text}`)), rows.length && error.hint ? el("li", {}, error.hint) : null);
+      replace(wrong, rows.map(([where, text]) => el("li", {}, `${where.replace(/^Line (\d+)$/, (_, number) => say("many.line", { number }))}: ${page.sentence(text)}`)), rows.length && error.hint ? el("li", {}, page.sentence(error.hint)) : null);
     } finally {
       isBusy = false;
       refresh();
     }
   }
+}
+
+// Whether the first line names fields, as no prompt does: single words, one of them `prompt`, and something below.
+function isTable(text) {
+  const [first, ...others] = text.trimStart().split(/\r\n|\r|\n/);
+  const names = first.split(/[,;\t]/).map((one) => one.trim().replace(/^"(.*)"$/, "$1"));
+  return names.every((one) => /^\w+$/.test(one)) && names.some((one) => one.toLowerCase() === "prompt") && others.some((one) => one.trim());
 }
 
 // Lines of a table that hold something; a line break between quotes is none.

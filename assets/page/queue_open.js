@@ -1,7 +1,7 @@
 // What runs and waits: one row a job. A row is made once and then only what changed in it is changed. Waiting jobs are moved by dragging, by the
 // arrow keys on the handle, or by buttons.
 
-import { leftWord, pathOf, placeWord, shareOf, stageOf, stageWord, stepsWord } from "./jobs_view.js";
+import { leftWord, pathOf, placeWord, shareOf, stageOf, stageWord, stepsWord, titleOf } from "./jobs_view.js";
 import { thumbnail } from "./queue_parts.js";
 
 export function openRows(list, page, act) {
@@ -49,11 +49,11 @@ export function openRows(list, page, act) {
       const now = stateOf(job);
       const isRunning = job.status === "running";
       const share = (furthest = isRunning ? Math.max(furthest, shareOf(job)) : 0);
-      const signature = JSON.stringify([job.title, job.status, now, share, job.is_cancel_requested, job.place, hasOwners, page.language(), canMove(job, -1), canMove(job, 1)]);
+      const signature = JSON.stringify([titleOf(page, job), job.status, now, share, job.is_cancel_requested, job.place, hasOwners, page.language(), canMove(job, -1), canMove(job, 1)]);
       if (signature === drawn) return;
       drawn = signature;
-      title.textContent = job.title || job.id;
-      title.setAttribute("aria-label", say("queue.open", { title: job.title }));
+      title.textContent = titleOf(page, job);
+      title.setAttribute("aria-label", say("queue.open", { title: titleOf(page, job) }));
       state.textContent = hasOwners && job.owner ? `${job.owner} · ${now}` : now;
       bar.hidden = !isRunning;
       bar.setAttribute("aria-label", say("progress"));
@@ -61,7 +61,7 @@ export function openRows(list, page, act) {
       bar.firstChild.style.width = `${(share * 100).toFixed(1)}%`;
       element.classList.toggle("sm-is-running", isRunning);
       grip.hidden = isRunning;
-      grip.setAttribute("aria-label", say("queue.move", { title: job.title }));
+      grip.setAttribute("aria-label", say("queue.move", { title: titleOf(page, job) }));
       grip.title = say("queue.move.how");
       replace(buttons,
         ...(isRunning ? [] : [button("front", "⤒", "queue.front", () => move(job, { to: "front" }), !canMove(job, -1)), button("up", "↑", "queue.up", () => step(job, -1), !canMove(job, -1)), button("down", "↓", "queue.down", () => step(job, 1), !canMove(job, 1))]),
@@ -70,7 +70,7 @@ export function openRows(list, page, act) {
     }
 
     function button(name, sign, key, fn, disabled = false) {
-      const text = say(key, { title: job.title });
+      const text = say(key, { title: titleOf(page, job) });
       return el("button", { class: "sm-button sm-quiet sm-queue-sign", type: "button", "data-act": name, "aria-label": text, title: text, disabled, on: { click: fn } }, sign);
     }
 
@@ -101,7 +101,7 @@ export function openRows(list, page, act) {
   function move(job, body) {
     return act.run(async () => {
       const moved = await server.send("POST", `${pathOf(job)}/move`, body);
-      act.speak(moved.place === 1 ? say("queue.next") : say("queue.at", { title: job.title, place: moved.place }));
+      act.speak(moved.place === 1 ? say("queue.next") : say("queue.at", { title: titleOf(page, job), place: moved.place }));
     });
   }
 
@@ -115,7 +115,7 @@ export function openRows(list, page, act) {
     if (job.status !== "queued" || !element.draggable) return event.preventDefault();
     dragged = job;
     event.dataTransfer.effectAllowed = "move";
-    event.dataTransfer.setData("text/plain", job.title);
+    event.dataTransfer.setData("text/plain", titleOf(page, job));
     element.classList.add("sm-is-dragged");
   }
 
@@ -149,13 +149,13 @@ export function openRows(list, page, act) {
 
   const again = (job) => act.run(async () => {
     await server.send("POST", `${pathOf(job)}/duplicate`, { new_seeds: true });
-    page.toast(say("queue.again.done", { title: job.title }));
+    page.toast(say("queue.again.done", { title: titleOf(page, job) }));
   });
 
   const cancel = (job) => act.run(async () => {
     const found = await server.send("POST", `${pathOf(job)}/cancel`);
     const undo = () => act.run(() => server.send("POST", "api/line/retry", { jobs: [job.id], in_place: true }));
-    page.toast(say(found.status === "canceled" ? "queue.canceled" : "queue.canceling", { title: job.title }), found.status === "canceled" ? { undo } : {});
+    page.toast(say(found.status === "canceled" ? "queue.canceled" : "queue.canceling", { title: titleOf(page, job) }), found.status === "canceled" ? { undo } : {});
   });
 
   return { draw, forget: () => (rows.forEach((row) => row.forget()), list.querySelector(".sm-empty")?.remove()) };

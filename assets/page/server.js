@@ -2,7 +2,7 @@
 
 export class ServerError extends Error {
   constructor(status, { code = "unknown", message = "", hint = "", ...more } = {}) {
-    super(message || `The server answered ${status}.`);
+    super(message);
     Object.assign(this, { status, code, hint, more });
   }
 }

@@ -1,14 +1,17 @@
 // What the page says, in the language of the person: the one that was chosen here, or the browser's.
 
+import { speaker } from "./sentences.js";
 import { server } from "./server.js";
 
 const KEPT = "stillmotion.language";
 const listeners = new Set();
 let words = { en: {}, zh: {} };
+let speakers = {}; // of what the server says
 let current = chosen();
 
 export async function loadTexts() {
   words = await server.get("page/texts.json");
+  speakers = Object.fromEntries(["en", "zh"].map((one) => [one, speaker(words.server[one])]));
   document.documentElement.lang = current === "zh" ? "zh-CN" : "en";
 }
 
@@ -42,15 +45,17 @@ export function say(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (all, name) => (name in values ? String(values[name]) : all));
 }
 
+export const sentence = (text) => speakers[current].sentence(text);
+export const sayError = (error) => speakers[current].error(error);
+
 export const sayOf = (titles) => titles?.[current] ?? titles?.en ?? "";
 
 const count = (value, digits = 0) => new Intl.NumberFormat(current, { maximumFractionDigits: digits }).format(value);
 
 export const seconds = (value) => {
   if (value === null || value === undefined) return "";
-  if (value < 90) return say("time.seconds", { count: count(Math.max(1, Math.round(value))) });
-  if (value < 5400) return say("time.minutes", { count: count(Math.round(value / 60)) });
-  return say("time.hours", { count: count(value / 3600, 1) });
+  const { text, unit, digits } = words.durations.find((one) => one.below === null || value < one.below);
+  return say(text, { count: count(Math.max(1, value / unit), digits) });
 };
 
 export const bytes = (value) => {

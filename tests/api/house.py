@@ -88,7 +88,7 @@ class House:
 
     def film(self, prompt: str, *, token: str = "", wait: int | None = None, **more: Any) -> dict[str, Any]:
         headers = {} if wait is None else {"Prefer": f"wait={wait}"}
-        answer = self.post("/api/films", {"prompt": prompt, **more}, token=token, headers=headers)
+        answer = self.post("/api/films", {"prompt": prompt, **more}, token=token, headers=headers, timeout=20 + (wait or 0))
         assert answer.status_code in (200, 202), answer.text
         return answer.json()
 

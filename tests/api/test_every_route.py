@@ -128,15 +128,17 @@ def test_the_door_s_own_pages_give_nothing_away(house: House, path: str) -> None
         assert "set-cookie" not in answer.headers or "Max-Age=0" in answer.headers["set-cookie"]
 
 
-def test_no_route_shows_or_changes_the_job_of_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_signed_in", [True, False], ids=["users", "browsers"])
+def test_no_route_shows_or_changes_the_job_of_another(tmp_path: Path, is_signed_in: bool) -> None:
     """Whatever takes the id of a job, in its path or in its body."""
     path = tmp_path / "users.json"
     for name in ("ann", "bo"):
         users.add(path, name, "correct horse", cost=Cost(n=16, r=1, p=1))
-    ann, bo = (users.new_token(path, name) for name in ("ann", "bo"))
-    with living(tmp_path / "data", works=False, users_path=path, key_path=tmp_path / "key") as house:
-        made = house.post("/api/jobs", {"workflow": GRAPH, "title": SECRET}, token=ann)
-        own = house.post("/api/jobs", {"workflow": GRAPH}, token=bo).json()["id"]
+    access = {"users_path": path} if is_signed_in else {"everybody_is_admin": False, "everybody_is_apart": True}
+    with living(tmp_path / "data", works=False, key_path=tmp_path / "key", **access) as house:
+        ann, bo = (authorization(path, name) if is_signed_in else cookie(house) for name in ("ann", "bo"))
+        made = house.post("/api/jobs", {"workflow": GRAPH, "title": SECRET}, headers=ann)
+        own = house.post("/api/jobs", {"workflow": GRAPH}, headers=bo).json()["id"]
         job_id = made.json()["id"]
         before, ask = job_document(house.service.store.get(job_id)), asking(house.app)
         bodies = [
@@ -147,9 +149,21 @@ def test_no_route_shows_or_changes_the_job_of_another(tmp_path: Path) -> None:
             has_id = "job_id" in route.path or "prompt_id" in route.path
             for method in set(route.methods) - {"HEAD", "OPTIONS"}:
                 for body in bodies if method in ("POST", "PATCH", "PUT") else [None]:
-                    answer = ask(method, filled(route.path, job_id), json=body, headers={"Authorization": bo})
+                    answer = ask(method, filled(route.path, job_id), json=body, headers=bo)
                     assert SECRET not in answer.text, (method, route.path)
                     assert not has_id or answer.status_code in (400, 404, 405) or answer.json() == {}, (method, route.path, answer.text)
-        house.post(f"/api/jobs/{own}/move", {"before": job_id}, token=bo)
+        house.post(f"/api/jobs/{own}/move", {"before": job_id}, headers=bo)
         assert job_document(house.service.store.get(job_id)) == before
-        assert house.get(f"/api/jobs/{job_id}", token=ann).json()["title"] == SECRET
+        assert house.get(f"/api/jobs/{job_id}", headers=ann).json()["title"] == SECRET
+
+
+def authorization(path: Path, name: str) -> dict[str, str]:
+    return {"Authorization": users.new_token(path, name)}
+
+
+def cookie(house: House) -> dict[str, str]:
+    """Of a browser that comes for the first time."""
+    house.client.cookies.clear()
+    found = house.get("/api/about").headers["set-cookie"].partition(";")[0]
+    house.client.cookies.clear()
+    return {"Cookie": found}

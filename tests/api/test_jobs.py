@@ -18,6 +18,7 @@ from api.passwords import Cost
 from jobs import database
 from jobs.job import Submission
 from tests.api.house import House, living, until
+from workflows.templates import WITHOUT_METADATA, fill, find_template
 
 GRAPH = {
     "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
@@ -101,6 +102,57 @@ def test_a_failure_says_what_to_do_and_a_mistake_of_ours_only_its_number(house: 
     assert re.fullmatch("[0-9a-f]{8}", broken["error"]["id"])
     assert "secret" not in json.dumps(broken)
     assert "secret" in caplog.text
+
+
+@pytest.mark.parametrize("empty", ["", "  \n"])
+def test_a_film_of_nothing_is_refused_by_its_field_and_a_workflow_of_nothing_is_run(waiting: House, empty: str) -> None:
+    before = len(waiting.get("/api/jobs").json()["jobs"])
+    refused = waiting.post("/api/films", {"prompt": empty})
+    assert (refused.status_code, refused.json()["error"]["fields"]) == (400, {"prompt": "Say what the film shows."})
+    many = waiting.post("/api/films/batch", {"csv": "prompt,seed\na boat,1\n", "values": {"prompt": empty}}).status_code
+    assert (many, len(waiting.get("/api/jobs").json()["jobs"])) == (202, before + 1)  # the row says it
+    assert waiting.post("/api/films/batch", {"csv": "seed\n1\n", "values": {"prompt": empty}}).status_code == 400
+    graph = fill(find_template("text_to_film"), {"prompt": empty})
+    assert waiting.post("/prompt", {"prompt": graph}).status_code == 200
+    assert waiting.post("/api/jobs", {"workflow": graph}).status_code == 202
+
+
+def test_a_size_that_becomes_another_is_said_at_every_door(waiting: House) -> None:
+    says = ["Node 3: 100x192 pixels become 96x192: both sides are multiples of 8."]
+    asked, graph = {"prompt": "a boat", "width": 100}, fill(find_template("text_to_film"), {"prompt": "a boat", "width": 100})
+    assert waiting.post("/api/films", asked).json()["warnings"] == says
+    assert waiting.post("/api/estimate", asked).json()["warnings"] == says
+    assert waiting.post("/api/jobs", {"workflow": graph}).json()["warnings"] == says
+    assert waiting.job(waiting.post("/prompt", {"prompt": graph}).json()["prompt_id"])["warnings"] == says
+    assert waiting.post("/api/open", {"workflow": graph}).json()["notes"] == says
+
+
+def test_metadata_can_be_left_out_by_every_request_and_is_remembered(waiting: House) -> None:
+    graph = fill(find_template("text_to_film"), {"prompt": "a boat", "frames": 5})
+    asked = {"prompt": "a boat", "metadata": False}
+    made = [
+        waiting.post("/api/films", asked).json(), waiting.post("/api/films", {"workflow": graph, "metadata": False}).json(),
+        waiting.post("/api/jobs", {"workflow": graph, "metadata": False}).json(),
+        *waiting.post("/api/films/batch", {"csv": "prompt,metadata\na boat,false\n"}).json()["jobs"],
+        *waiting.post("/api/films/batch", {"lines": "a boat", "metadata": False}).json()["jobs"],
+        *waiting.post("/api/films/batch", {"lines": "a boat", "values": {"metadata": False}}).json()["jobs"],
+    ]  # fmt: skip
+    made.append(waiting.post(f"/api/jobs/{made[0]['id']}/duplicate", {"new_seeds": True}).json())
+    for one in made:
+        assert waiting.service.store.get(one["id"]).extra[WITHOUT_METADATA] is True
+        assert waiting.post("/api/open", {"job": one["id"]}).json()["values"]["metadata"] is False
+        assert '"metadata": false' in waiting.get(f"/api/jobs/{one['id']}/export?as=curl").text
+    with_them = waiting.post("/api/films", {"prompt": "a boat", "metadata": True}).json()["id"]
+    assert WITHOUT_METADATA not in waiting.service.store.get(with_them).extra
+    assert waiting.post("/api/open", {"job": with_them}).json()["values"]["metadata"] is True
+    assert '"metadata": false' in waiting.post("/api/export", {**asked, "as": "curl"}).text
+    assert waiting.post("/api/films", {"prompt": "x", "metadata": "perhaps"}).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/api/films", "/api/estimate"])
+def test_a_part_of_a_frame_is_refused_with_the_nearest_whole_numbers(house: House, path: str) -> None:
+    error = house.post(path, {"prompt": "a boat", "frames": 14.7, "steps": 20.0}).json()["error"]
+    assert error["fields"] == {"frames": "14.7 is no whole number; use 14 or 15"}
 
 
 def test_what_is_wrong_with_a_film_is_said_of_its_fields(house: House) -> None:
@@ -291,6 +343,11 @@ def test_usage_is_counted(house: House) -> None:
     assert found["usage"][0]["runs"] >= 1
     assert house.get("/api/usage?since=2999-01-01").json() == {"usage": [], "seconds": 0}
     assert house.get("/api/usage?since=yesterday").status_code == 400
+    table = house.get("/api/usage.csv")
+    assert table.headers["content-type"].startswith("text/csv")
+    assert table.text.splitlines()[0] == "owner,day,runs,seconds"
+    assert table.text.splitlines()[1].startswith(f",{found['usage'][0]['day']},")
+    assert house.get("/api/usage.csv?since=2999-01-01").text == "owner,day,runs,seconds\n"
 
 
 def test_a_full_queue_says_when_to_come_back(tmp_path: Path, fast_disk: None) -> None:
@@ -326,6 +383,8 @@ def test_users_see_and_touch_their_own_alone_and_an_admin_all(tmp_path: Path, fa
         assert {one["owner"] for one in house.get("/api/jobs", token=ada).json()["jobs"]} == {"bo", "cy"}
         assert {one["owner"] for one in house.get("/api/jobs?owner=bo", token=ada).json()["jobs"]} == {"bo"}
         assert {one["owner"] for one in house.get("/api/usage?owner=bo", token=cy).json()["usage"]} == {"cy"}
+        owners = {who: [line.split(",")[0] for line in house.get("/api/usage.csv", token=who).text.splitlines()[1:]] for who in (ada, cy)}
+        assert owners == {ada: ["bo", "cy"], cy: ["cy"]}
         assert house.job(job["id"], token=ada)["title"] == "bo's"
         assert house.get("/api/jobs").status_code == 401
 

@@ -271,7 +271,7 @@ def test_an_estimate_comes_from_jobs_that_have_been(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "body", [{"prompt": "x", "steps": 0}, {"prompt": "x", "colour": "red"}, {"template": "opera"}, {"prompt": "x", "checkpoint": "nope"},
-             {"workflow": {"a": 1}}, {"prompt": "x", "webhook": "ftp://a"}, []],
+             {"workflow": {"a": 1}}, {"prompt": "x", "webhook": "ftp://a"}, [], {"prompt": ""}],
 )  # fmt: skip
 def test_what_could_not_be_submitted_cannot_be_estimated_and_says_the_same(house: House, body: Any) -> None:
     wished, asked = (house.post(path, body) for path in ("/api/estimate", "/api/films"))

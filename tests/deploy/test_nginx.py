@@ -14,7 +14,7 @@ import pytest
 
 from jobs import database
 from tests.api.house import House, living, until
-from tests.api.test_proxy import NGINX, answers, free_port
+from tests.api.nginx_house import answers, free_port, needed_nginx
 
 CONFIG = (Path(__file__).parents[2] / "deploy" / "nginx.conf").read_text()
 TOKEN = "a secret"
@@ -35,10 +35,11 @@ http {{
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with fullchain.pem and privkey.pem of 127.0.0.1."""
-    if NGINX is None or shutil.which("openssl") is None:
+    needed_nginx()
+    if shutil.which("openssl") is None:
         if os.environ.get("CI") == "true":
-            pytest.fail("There is no nginx or no openssl, and where all is tested they must be: apt-get install nginx-light openssl")
-        pytest.skip("there is no nginx or no openssl here (apt-get install nginx-light openssl)")
+            pytest.fail("There is no openssl, and where all is tested it must be: apt-get install openssl")
+        pytest.skip("there is no openssl here (apt-get install openssl)")
     folder = tmp_path_factory.mktemp("certificate")
     files = ("-keyout", str(folder / "privkey.pem"), "-out", str(folder / "fullchain.pem"))
     named = ("-subj", "/CN=films", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2")
@@ -62,7 +63,7 @@ def behind(certificate: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 config = config.replace(old, new)
             user = "user root;" if os.getuid() == 0 else ""
             (folder / "nginx.conf").write_text(AROUND.format(user=user, folder=folder, config=config))
-            command = [NGINX, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
+            command = [needed_nginx(), "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
             with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as nginx:
                 try:
                     until(lambda: nginx.poll() is not None or answers(secure))

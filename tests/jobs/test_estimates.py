@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from jobs.estimates import Estimate, estimate, queue_seconds, work_of
-from jobs.job import Outcome, Output
+from jobs.estimates import Estimate, Measured, estimate, work_of
+from jobs.job import Failure, Outcome, Output
 from workflows.workload import Work
 
 SMALL = [Work("3", "still", "a", 20, 64, 64, 1), Work("13", "motion", "b", 10, 64, 64, 14)]
@@ -35,8 +35,8 @@ def done(submit, run_one) -> Callable[..., None]:
 
 
 def test_nothing_is_known_at_first(store) -> None:
-    assert estimate(store, SMALL, MODELS) == Estimate(queue_seconds=0.0)
-    assert estimate(store, [], {}) == Estimate(queue_seconds=0.0)
+    assert estimate(store, SMALL, MODELS) == Estimate()
+    assert estimate(store, [], {}) == Estimate()
 
 
 def test_jobs_of_the_same_work_tell_it_and_say_how_many_they_are(store, done) -> None:
@@ -44,13 +44,13 @@ def test_jobs_of_the_same_work_tell_it_and_say_how_many_they_are(store, done) ->
         done(SMALL, size=size, peak_bytes=size * 7)
     found = estimate(store, SMALL, MODELS)
     assert (found.seconds, found.basis) == (10.0, "3 similar jobs")
-    assert found.seconds == store.estimate("+".join(map(str, SMALL)))
+    assert found.seconds == Measured(store).seconds("+".join(map(str, SMALL)), ("a", "b"))
     assert (found.bytes, found.memory_bytes) == (2000, 21000)
 
 
 def test_what_came_from_the_cache_says_nothing_of_seconds(store, done) -> None:
     done(SMALL, is_whole=False)
-    assert estimate(store, SMALL, MODELS) == Estimate(bytes=1000, queue_seconds=0.0)
+    assert estimate(store, SMALL, MODELS) == Estimate(bytes=1000)
 
 
 def test_other_sizes_are_scaled_in_each_stage(store, done) -> None:
@@ -83,7 +83,7 @@ def test_nothing_is_said_rather_than_a_guess(store, done, other: dict[str, Any])
 
 def test_the_same_work_by_other_models_or_on_another_device_is_another(store, done) -> None:
     done(SMALL, workflow=OTHER)
-    assert estimate(store, SMALL, MODELS) == Estimate(queue_seconds=0.0)
+    assert estimate(store, SMALL, MODELS) == Estimate()
     done(SMALL, device="cpu", peak_bytes=5)
     assert estimate(store, SMALL, MODELS).basis == "1 similar job"
     done(LARGE[:1], device="cuda:0")
@@ -103,16 +103,25 @@ def test_a_stage_that_took_longer_for_less_never_makes_it_negative(store, done) 
     assert estimate(store, HUGE[:0] + MIDDLE, MODELS).seconds == 7.0
 
 
-def test_the_wait_is_that_of_all_who_are_there(store, done, submit) -> None:
-    done(SMALL)
-    for _ in range(2):
-        submit(work="+".join(map(str, SMALL)))
-    assert queue_seconds(store) == 20.0
-    store.pause()
-    assert queue_seconds(store) is None
-    store.resume()
-    submit(work="strange:1x1x1x1")
-    assert queue_seconds(store) is None
+def test_the_same_work_is_the_median_of_the_last_runs(store, submit, run_one) -> None:
+    for seconds in (500, *range(1, 21)):
+        submit(work="w")
+        run_one(seconds)
+    submit(work="other")
+    run_one(100)
+    assert Measured(store).seconds("w", ()) == 10.5
+    assert Measured(store).seconds("none", ()) is Measured(store).seconds("", ()) is None
+
+
+def test_only_whole_runs_of_the_device_that_was_used_last_count(store, submit, run_one) -> None:
+    for device, seconds in (("cpu", 90), ("cuda", 3)):
+        submit(work="w")
+        run_one(seconds, Outcome(device=device))
+    submit(work="w")
+    run_one(0.1, Outcome(device="cuda", is_whole=False))
+    submit(work="w")
+    store.fail(store.claim("test").id, Failure("x", "y"), Outcome(device="cuda"))
+    assert Measured(store).seconds("w", ()) == 3
 
 
 def test_work_is_read_as_it_was_written() -> None:

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.forecast import FRESH_SECONDS, Forecasts, forecast
+from jobs.estimates import estimate
+from jobs.forecast import FRESH_SECONDS, Forecasts, forecast, queue_seconds
+from jobs.job import Outcome
+from workflows.workload import Work
 
 
 @pytest.fixture
@@ -36,6 +39,56 @@ def test_while_the_queue_is_paused_only_what_runs_comes_to_an_end(known, submit,
     store.pause()
     found = forecast(store)
     assert (found[running].remaining_seconds, found[waiting].remaining_seconds, found[waiting].place) == (10, None, 1)
+
+
+def test_the_time_that_is_left_counts_from_the_start_and_is_never_negative(known, submit, store, clock) -> None:
+    job_id = submit(work="small").id
+    clock.advance(1000)
+    store.claim("test")
+    for passed, left in ((4, 6), (40, 0), (-3600, 10)):
+        clock.advance(passed)
+        assert forecast(store)[job_id].remaining_seconds == left
+
+
+@pytest.mark.parametrize("side", [64, 96, 128])
+def test_the_form_the_queue_and_the_panel_tell_the_same_number(submit, run_one, store, side: int) -> None:
+    def work(side: int) -> list[Work]:
+        return [Work("3", "still", "a", 20, side, side, 1), Work("13", "motion", "b", 10, side, side, 14)]
+
+    def name(side: int) -> str:
+        return "+".join(map(str, work(side)))
+
+    models = {"4": {"inputs": {"ckpt_name": "a"}}}
+    for measured in (64, 128):
+        submit(work=name(measured), workflow=models)
+        run_one(measured, Outcome(stage_seconds={"still": measured / 4, "motion": measured / 2}, device="cpu"))
+    before = estimate(store, work(side), models).seconds
+    assert before is not None
+    job_id = submit(work=name(side), workflow=models).id
+    assert forecast(store)[job_id].remaining_seconds == queue_seconds(store) == round(before, 1)
+    store.claim("test")
+    assert forecast(store)[job_id].remaining_seconds == queue_seconds(store) == round(before, 1)
+    others = submit(work=name(side), workflow={"4": {"inputs": {"ckpt_name": "another"}}}).id
+    assert (forecast(store)[others].remaining_seconds, queue_seconds(store)) == (None, None)
+
+
+def test_what_was_measured_is_kept_until_another_has_succeeded(submit, run_one, store, clock) -> None:
+    forecasts, waiting = Forecasts(store, clock), submit(work="small").id
+    assert forecasts.of([waiting])[waiting].remaining_seconds is None
+    submit(work="small", front=True)
+    run_one(10)
+    assert forecasts.of([waiting], is_changed=True)[waiting].remaining_seconds == 10
+
+
+def test_the_wait_is_that_of_all_who_are_there(known, submit, store) -> None:
+    for _ in range(2):
+        submit(work="small")
+    assert queue_seconds(store) == 20
+    store.pause()
+    assert queue_seconds(store) is None
+    store.resume()
+    submit(work="strange")
+    assert queue_seconds(store) is None
 
 
 def test_nothing_to_do(store) -> None:

@@ -110,8 +110,10 @@ def test_favourites_alone(store, library):
         ({}, ""),
         ({"status": ENDED, "has_files": True}, ""),
         ({"status": ("queued", "running"), "owner": "ann"}, "jobs_by_status"),
-        ({"owner": "ann", "status": "succeeded", "makes": "film"}, "jobs_of_owner"),
+        ({"owner": "ann", "status": "succeeded", "makes": "film"}, "jobs_words_of_owner"),
+        ({"owner": "ann", "text": "boat"}, "jobs_words_of_owner"),
         ({"is_favourite": True}, "jobs_favourite"),
+        ({"owner": "ann", "is_favourite": True}, "jobs_favourite"),
     ],
 )
 def test_long_lists_are_walked_from_the_newest_on_and_never_sorted(store, monkeypatch, filters, index):
@@ -194,45 +196,6 @@ def test_history_is_cleared_of_what_has_ended_but_for_favourites(store, several)
     for job_id in (several["b"], several["c"]):
         store.undo_delete(job_id)
     assert titles(store) == "edcba"
-
-
-# estimates
-
-
-def test_an_estimate_is_the_median_of_the_last_runs_of_this_size(store, submit, run_one):
-    for seconds in (500, *range(1, 21)):
-        submit(work="w")
-        run_one(seconds)
-    submit(work="other")
-    run_one(100)
-    assert store.estimate("w") == 10.5
-    assert store.estimate("none") is store.estimate("") is None
-
-
-def test_an_estimate_is_of_one_device_and_of_whole_runs(store, submit, run_one):
-    for device, seconds in (("cpu", 90), ("cuda", 3)):
-        submit(work="w")
-        run_one(seconds, Outcome(device=device))
-    submit(work="w")
-    run_one(0.1, Outcome(device="cuda", is_whole=False))
-    submit(work="w")
-    store.fail(store.claim("test").id, Failure("x", "y"), Outcome(device="cuda"))
-    assert (store.estimate("w"), store.estimate("w", "cpu"), store.estimate("w", "mps")) == (3, 90, None)
-
-
-def test_the_time_that_is_left_counts_from_the_start_and_is_never_negative(store, submit, run_one, clock):
-    job = submit(work="w")
-    run_one(10)
-    assert store.remaining(job.id) is None
-    job = submit(work="w")
-    clock.advance(1000)
-    store.claim("test")
-    clock.advance(4)
-    assert store.remaining(job.id) == 6
-    clock.advance(40)
-    assert store.remaining(job.id) == 0
-    clock.advance(-3600)
-    assert store.remaining(job.id) == 10
 
 
 # usage

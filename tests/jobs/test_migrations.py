@@ -22,6 +22,9 @@ RELEASED = {  # in the field since; who edits one of these breaks files that hav
     "0001 jobs": "8906e441c31c722d",
     "0002 what a node has written, once all its files are out": "7838a9ef044e64e5",
     "0003 webhooks: whom to tell that a job has ended; the row comes with the ending, both or neither": "e3f3bcaa007ccd58",
+    "0004 a library of thousands: one owner's jobs, and favourites, the newest first": "673aa9a508d0d2de",
+    "0005 batches: how many jobs of each are in which status": "672731c8bdbd60ec",
+    "0006 a hundred thousand jobs: words are found without the rows, and one owner's jobs are counted alone": "176f32ec5b826a31",
     "queues": "10aa9f95c834cdb1",
 }
 OLD_JOBS = """

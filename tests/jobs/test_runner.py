@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from jobs.estimates import Measured, models_of
 from jobs.job import Job, JobStatus
 from jobs.progress import Board, JobEvent
 from jobs.runner import Runner
@@ -87,7 +88,7 @@ def test_a_job_runs_from_submission_to_files(house: House) -> None:
     assert kinds[:3] == ["queued", "started", "cached"]
     assert kinds.count("output") == 3
     assert kinds[-1] == "succeeded"
-    assert house.store.estimate(job.work) == pytest.approx(job.run_seconds)
+    assert Measured(house.store).seconds(job.work, models_of(job.workflow)) == pytest.approx(job.run_seconds)
     assert house.worker.step() is None
 
 
@@ -97,7 +98,7 @@ def test_what_was_found_in_the_cache_does_not_count_for_estimates(house: House) 
     house.submit(crf=30)
     second = house.worker.step()
     assert {"3", "13", "14"} <= set(second.cached)
-    assert house.store.estimate(first.work) == pytest.approx(first.run_seconds)
+    assert Measured(house.store).seconds(first.work, models_of(first.workflow)) == pytest.approx(first.run_seconds)
     assert {file.filename for file in first.files} & {file.filename for file in second.files} == set()
 
 

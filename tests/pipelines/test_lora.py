@@ -32,6 +32,17 @@ def still(tiny_models: Path) -> Path:
     return tiny_models / "checkpoints" / STILL_NAME
 
 
+@pytest.fixture(scope="module")
+def plain(tiny_models: Path) -> StillModels:
+    """Without any change."""
+    return load_still(tiny_models / "checkpoints" / STILL_NAME, CPU)
+
+
+@pytest.fixture(scope="module")
+def plain_xl(tiny_xl: Path) -> StillModels:
+    return load_still(tiny_xl, CPU)
+
+
 def factors_of(models: StillModels, *layers: tuple[str, str], seed: int = 0) -> Factors:
     generator = torch.Generator().manual_seed(seed)
     found = {}
@@ -131,16 +142,16 @@ def assert_changed(models: StillModels, plain: StillModels, factors: Factors, sc
 
 
 @pytest.mark.parametrize("naming", NAMINGS)
-def test_every_naming_changes_the_same_weights_of_stable_diffusion_xl(tiny_xl: Path, tmp_path: Path, naming: str) -> None:
-    plain = load_still(tiny_xl, CPU)
-    factors = factors_of(plain, *attention_of(plain))
+def test_every_naming_changes_the_same_weights_of_stable_diffusion_xl(
+    tiny_xl: Path, plain_xl: StillModels, tmp_path: Path, naming: str
+) -> None:
+    factors = factors_of(plain_xl, *attention_of(plain_xl))
     assert {part for part, _ in factors} == {"unet", "text_encoder", "text_encoder_2"}
     path = write(NAMINGS[naming](factors), tmp_path / "x.safetensors")
-    assert_changed(load_still(tiny_xl, CPU, loras=[(path, 1.0)]), plain, factors)
+    assert_changed(load_still(tiny_xl, CPU, loras=[(path, 1.0)]), plain_xl, factors)
 
 
-def test_convolutions_alpha_and_strength(still: Path, tmp_path: Path) -> None:
-    plain = load_still(still, CPU)
+def test_convolutions_alpha_and_strength(still: Path, plain: StillModels, tmp_path: Path) -> None:
     convolutions = ("conv_in", "down_blocks.0.resnets.0.conv1", "down_blocks.0.downsamplers.0.conv", "up_blocks.0.upsamplers.0.conv")
     layers = [*convolutions, "down_blocks.1.attentions.0.proj_in", "time_embedding.linear_1", "mid_block.resnets.1.time_emb_proj"]
     factors = factors_of(plain, *(("unet", layer) for layer in layers), ("text_encoder", "encoder.layers.1.mlp.fc2"))
@@ -148,16 +159,16 @@ def test_convolutions_alpha_and_strength(still: Path, tmp_path: Path) -> None:
     assert_changed(load_still(still, CPU, loras=[(path, -0.7)]), plain, factors, scale=-0.7 * 0.5 / RANK)
 
 
-def test_a_convolution_of_one_pixel_may_be_trained_as_a_linear_layer(still: Path, tmp_path: Path) -> None:
-    plain, layer = load_still(still, CPU), ("unet", "down_blocks.1.attentions.0.proj_out")
+def test_a_convolution_of_one_pixel_may_be_trained_as_a_linear_layer(still: Path, plain: StillModels, tmp_path: Path) -> None:
+    layer = ("unet", "down_blocks.1.attentions.0.proj_out")
     factors = factors_of(plain, layer)
     flat = {layer: tuple(x.flatten(1) for x in factors[layer])}
     assert_changed(load_still(still, CPU, loras=[(write(kohya(flat), tmp_path / "x.safetensors"), 1.0)]), plain, factors)
 
 
-def test_a_kernel_between_the_factors(still: Path, tmp_path: Path) -> None:
+def test_a_kernel_between_the_factors(still: Path, plain: StillModels, tmp_path: Path) -> None:
     """Tucker's decomposition, as LyCORIS writes it for convolutions."""
-    plain, layer = load_still(still, CPU), "down_blocks.0.resnets.0.conv1"
+    layer = "down_blocks.0.resnets.0.conv1"
     out, into = plain.unet.get_submodule(layer).weight.shape[:2]
     up, mid, down = torch.randn(out, 2, 1, 1), torch.randn(2, 3, 3, 3), torch.randn(3, into, 1, 1)
     file = kohya({("unet", layer): (up, down)}) | {f"lora_unet_{layer.replace('.', '_')}.lora_mid.weight": mid}
@@ -169,8 +180,7 @@ def test_a_kernel_between_the_factors(still: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(models.unet.get_submodule(layer).weight, expected)
 
 
-def test_strength_0_is_no_lora_and_two_add_up(still: Path, tmp_path: Path) -> None:
-    plain = load_still(still, CPU)
+def test_strength_0_is_no_lora_and_two_add_up(still: Path, plain: StillModels, tmp_path: Path) -> None:
     layers = attention_of(plain)
     one, two = (factors_of(plain, *layers, seed=seed) for seed in (1, 2))
     paths = [write(kohya(factors), tmp_path / f"{n}.safetensors") for n, factors in enumerate((one, two))]
@@ -195,12 +205,11 @@ def test_half_precision_weights_are_rounded_once(still: Path, tmp_path: Path) ->
     assert torch.equal(models.unet.conv_in.weight, expected)
 
 
-def test_diffusers_reads_the_same_names_as_the_same_layers(tiny_xl: Path, tmp_path: Path) -> None:
+def test_diffusers_reads_the_same_names_as_the_same_layers(tiny_xl: Path, plain_xl: StillModels, tmp_path: Path) -> None:
     """Its own conversion of kohya's names counted as in a single file, which is how Stable Diffusion XL's trainers write them."""
-    plain = load_still(tiny_xl, CPU)
-    factors = factors_of(plain, *attention_of(plain))
+    factors = factors_of(plain_xl, *attention_of(plain_xl))
     file = kohya_single_file(factors)
-    mapped = lora_conversion_utils._maybe_map_sgm_blocks_to_diffusers(dict(file), plain.unet.config)
+    mapped = lora_conversion_utils._maybe_map_sgm_blocks_to_diffusers(dict(file), plain_xl.unet.config)
     converted, _ = lora_conversion_utils._convert_non_diffusers_lora_to_diffusers(mapped)
     models = load_still(tiny_xl, CPU, loras=[(write(file, tmp_path / "x.safetensors"), 1.0)])
     downs = [name for name in converted if name.startswith("unet.") and "down.weight" in name]
@@ -209,7 +218,7 @@ def test_diffusers_reads_the_same_names_as_the_same_layers(tiny_xl: Path, tmp_pa
         layer = name.removeprefix("unet.").replace(".processor", "").replace("_lora.down.weight", "").replace(".lora.down.weight", "")
         layer = f"{layer}.0" if layer.endswith("to_out") else layer
         delta = converted[name.replace("down.weight", "up.weight")] @ converted[name]
-        torch.testing.assert_close(models.unet.get_submodule(layer).weight, plain.unet.get_submodule(layer).weight + delta)
+        torch.testing.assert_close(models.unet.get_submodule(layer).weight, plain_xl.unet.get_submodule(layer).weight + delta)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Pictures of the page for the documentation, of a real server with the demo checkpoints.
 
-python -m tests.ui.screenshots --into docs/images
+python -m tests.ui.screenshots --into docs/images           # half an hour without a GPU
+python -m tests.ui.screenshots --into /tmp/shots --quick    # small films, to try it
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,12 +21,15 @@ PROMPTS = (
     "A white boat sails on the sea, sun",
     "A red balloon floats over a field, clouds",
 )
+QUICK = {"width": 128, "height": 128, "frames": 7, "steps": 6}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--into", type=Path, default=Path("docs/images"))
-    into = parser.parse_args().into
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    into = arguments.into
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = next(filter(None, map(shutil.which, BROWSERS)))
@@ -32,6 +37,9 @@ def main() -> None:
         served = Served(Path(folder) / "data")
         try:
             desk = browser.new_context(viewport=DESK, locale="en-US", base_url=served.url)
+            if arguments.quick:
+                draft = json.dumps(json.dumps({"template": "text_to_film", "values": QUICK}))
+                desk.add_init_script(f"sessionStorage.setItem('stillmotion.draft', {draft})")
             take_desk(desk.new_page(), served, into)
             phone = browser.new_context(
                 viewport=PHONE, locale="zh-CN", color_scheme="dark", is_mobile=True, has_touch=True, base_url=served.url
@@ -43,7 +51,7 @@ def main() -> None:
 
 
 def take_desk(page: Page, served: Served, into: Path) -> None:
-    expect.set_options(timeout=300_000)
+    expect.set_options(timeout=1_800_000)  # a busy machine without a GPU
     page.goto(served.url)
     page.wait_for_selector("#sm-make")
     page.wait_for_timeout(1500)

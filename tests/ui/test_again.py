@@ -1,4 +1,4 @@
-"""From one result to the next: more motion, the same still anew, a longer film, stills to choose from."""
+"""From one result to the next: more motion, the same still anew, a longer film, stills to choose from, the same once more."""
 
 from __future__ import annotations
 
@@ -64,3 +64,18 @@ def test_the_still_is_chosen_before_the_film_is_paid_for(visit: Visit, served: S
     picture = next(one["inputs"]["image"] for one in graph.values() if one["class_type"] == "LoadImage")
     assert picture.removesuffix(" [output]") in chosen.replace("%2F", "/")
     page.click("[data-act=cancel]")
+
+
+def test_a_film_that_is_verified_comes_out_the_same(visit: Visit, served: Served) -> None:
+    page = visit()
+    page.click("#sm-nav [data-view=library]")
+    expect(page.locator(".sm-tile").first).to_be_visible()
+    made = served.film(prompt="A boat that is verified")
+    poster = page.locator(f"[data-job='{made}'] .sm-poster")
+    expect(poster).to_be_visible()  # it came while one looked
+    poster.click()
+    page.click("[data-act=verify]")
+    expect(page.locator(".sm-player-check")).to_have_text("Identical: every pixel of every frame.")
+    page.keyboard.press("Escape")
+    titles = page.locator(".sm-tile:visible .sm-caption").all_inner_texts()
+    assert titles.count("A boat that is verified") == 1  # the second one is not kept

@@ -24,6 +24,7 @@ from PIL import Image
 from api import users
 from api.passwords import Cost
 from tests.api.house import PNG, until
+from tests.ui.conftest import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,14 +56,17 @@ class Endpoints:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, **access: Any) -> Iterator[Endpoints]:
+def serving(folder: Path, who: str = "", **access: Any) -> Iterator[Endpoints]:
+    """Once its page is made, for which somebody asks who is let in by the token `who`."""
     command = [sys.executable, "-m", "tests.ui.endpoints_server", str(folder / "data"), json.dumps(access)]
     surroundings = os.environ | {"GRADIO_TEMP_DIR": str(folder / "gradio")}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=surroundings) as started:
         try:
             url = started.stdout.readline().strip()
             with httpx.Client(timeout=20, trust_env=False) as http:
-                yield Endpoints(url, folder, http)
+                found = Endpoints(url, folder, http)
+                assert found.ask("GET", "/theme.css", who, timeout=PATIENCE / 1000).status_code == 200
+                yield found
         finally:
             started.stdin.close()
             started.wait(20)
@@ -93,6 +97,13 @@ def test_a_film_with_its_files_and_settings(endpoints: Endpoints, client: Client
     workflow = endpoints.ask("GET", f"/api/jobs/{settings['job']}/workflow").json()
     assert (workflow["3"]["inputs"]["seed"], workflow["13"]["inputs"]["seed"]) == (2**63, 7)
     assert endpoints.cached() == []
+
+
+def test_metadata_can_be_left_out(endpoints: Endpoints, client: Client) -> None:
+    *_, settings = made(client, "a red boat", metadata=False, api_name="/film")
+    assert settings["values"]["metadata"] is False
+    assert endpoints.ask("POST", "/api/open", json={"job": settings["job"]}).json()["values"]["metadata"] is False
+    assert made(client, "a red boat", api_name="/still")[-1]["values"]["metadata"] is True
 
 
 def test_a_still(endpoints: Endpoints, client: Client) -> None:
@@ -138,6 +149,15 @@ def test_a_wrong_value_is_refused_before_anything_is_begun(endpoints: Endpoints,
     assert len(endpoints.jobs()) == before
 
 
+@pytest.mark.parametrize("call", ["/film", "/still"])
+def test_a_film_of_nothing_is_refused(endpoints: Endpoints, client: Client, call: str) -> None:
+    before = len(endpoints.jobs())
+    for empty in ("", " "):
+        with pytest.raises(AppError, match=r"prompt is empty\. Say what"):
+            made(client, empty, api_name=call)
+    assert len(endpoints.jobs()) == before
+
+
 def test_what_is_no_picture_is_refused(endpoints: Endpoints, client: Client) -> None:
     text = endpoints.folder / "text.png"
     text.write_text("This is no picture.")
@@ -159,7 +179,7 @@ def test_progress_is_told_and_a_cancel_stops_the_one_that_is_meant(endpoints: En
     running = endpoints.job("wait one", "running")
     second = client.submit("wait two", api_name="/film")
     waiting = endpoints.job("wait two", "queued")
-    assert told(first) == (1, 2, "still")
+    until(lambda: told(first) == (1, 2, "still"), 20)  # it may have waited before
     assert told(second) == (0, None, "waits")
     second.cancel()
     assert endpoints.job("wait two", "canceled")["id"] == waiting["id"]
@@ -239,7 +259,7 @@ def test_nobody_reaches_the_files_or_stops_the_jobs_of_another(tmp_path: Path) -
     for name in ("ann", "bo"):
         users.add(path, name, "correct horse", cost=Cost(n=16, r=1, p=1))
     ann, bo = (users.new_token(path, name) for name in ("ann", "bo"))
-    with serving(tmp_path, users_path=str(path), key_path=str(tmp_path / "key")) as served:
+    with serving(tmp_path, ann, users_path=str(path), key_path=str(tmp_path / "key")) as served:
         with pytest.raises(Exception, match="credentials were not provided"):
             served.client()
         mp4, *_, settings = made(served.client(ann), "a boat", api_name="/film")
@@ -263,6 +283,27 @@ def test_nobody_reaches_the_files_or_stops_the_jobs_of_another(tmp_path: Path) -
         assert (served.jobs(ann)[0]["status"], served.jobs(bo)) == ("running", [])
         waiting.cancel()
         until(lambda: served.jobs(ann)[0]["status"] == "canceled", 20)
+
+
+def test_without_signing_in_each_client_is_somebody_of_its_own(tmp_path: Path) -> None:
+    apart = {"everybody_is_admin": False, "everybody_is_apart": True, "key_path": str(tmp_path / "key")}
+    with serving(tmp_path, **apart) as served:
+        ann, bo = served.client(), served.client()
+        mp4, *_, settings = made(ann, "a boat", api_name="/film")
+        owner = Path(mp4).read_bytes().decode().removesuffix(".mp4")
+        assert owner.startswith("visitor-")
+        name = f"{settings['job'][:8]}.mp4"
+        for address in (f"/api/jobs/{settings['job']}/files/{name}", f"/api/jobs/{settings['job']}"):
+            told = [httpx.get(served.url + address, cookies=one.cookies).status_code for one in (ann, bo)]
+            assert told == [200, 404]
+        waiting = ann.submit("wait", api_name="/still")
+        mine = lambda one: httpx.get(f"{served.url}/api/jobs", cookies=one.cookies).json()["jobs"]  # noqa: E731
+        until(lambda: mine(ann)[0]["status"] == "running", 20)
+        event = until(lambda: waiting.communicator.event_id, 20)
+        assert httpx.post(f"{served.url}/gradio_api/cancel", json={"event_id": event}, cookies=bo.cookies).status_code == 404
+        assert (mine(ann)[0]["status"], mine(bo)) == ("running", [])
+        waiting.cancel()
+        until(lambda: mine(ann)[0]["status"] == "canceled", 20)
 
 
 @pytest.mark.demo

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,15 @@ import gradio as gr
 import pytest
 
 from api import films
+from api.job_context import JobApi
+from jobs.progress import Board
+from jobs.store import JobStore
+from ui.endpoints import Endpoints
 from ui.form import FormState, draw_fields, given_values, label_of
+from ui.page import make_page
 from workflows.folders import Folders
 from workflows.nodes import catalog
 from workflows.templates import templates
-
-ROOT = Path(__file__).parents[2]
 
 
 def document(name: str, data_dir: Path, language: str = "en") -> dict[str, Any]:
@@ -42,6 +44,12 @@ def test_every_field_of_every_template_is_drawn_with_its_bounds_and_its_help(nam
         assert fields[key].info or not one["help"]
         if one["kind"] == "integer" and (one.get("max") or 10**9) <= 16384 and one["default"] is not None:
             assert f"({one['min']:g}–{one['max']:g})" in fields[key].info
+
+
+def test_help_is_the_template_s_in_the_language_of_the_person(tmp_path: Path) -> None:
+    assert drawn("text_to_film", tmp_path)["negative_prompt"].info == "What you do not want to see; empty is fine."
+    for one in drawn("text_to_film", tmp_path, language="zh").values():
+        assert any("\u4e00" <= letter <= "\u9fff" for letter in one.info)
 
 
 def test_values_and_language_are_the_states(tmp_path: Path) -> None:
@@ -77,6 +85,14 @@ def test_what_an_opened_workflow_holds_is_drawn_whatever_it_is(value: Any, tmp_p
     assert fields["steps"].value == str(value)
 
 
+@pytest.mark.parametrize("name", list(templates()))
+def test_metadata_is_a_switch_among_the_fields_of_the_file(name: str, tmp_path: Path) -> None:
+    assert drawn(name, tmp_path)["metadata"].value is True
+    assert drawn(name, tmp_path, values={"metadata": False})["metadata"].value is False
+    assert given_values(document(name, tmp_path), ["metadata"], [False]) == {"metadata": False}
+    assert document(name, tmp_path)["groups"][-1]["fields"][-1]["name"] == "metadata"
+
+
 def test_a_model_that_is_gone_stays_visible_in_its_field(tmp_path: Path) -> None:
     field = drawn("text_to_film", tmp_path, values={"checkpoint": "gone.safetensors"})["checkpoint"]
     assert field.value == "gone.safetensors"
@@ -90,13 +106,11 @@ def test_labels_name_what_experts_know_beside_the_plain_words() -> None:
 
 
 def test_gradio_remembers_some_hundred_sessions_only(tmp_path: Path) -> None:
-    """In a process of its own, since a whole page leaves event loops open."""
-    code = (
-        "import sys; from pathlib import Path; from api.job_context import JobApi; from jobs.progress import Board;"
-        "from jobs.store import JobStore; from workflows.nodes import catalog; from ui.endpoints import Endpoints;"
-        "from ui.page import make_page;"
-        "folder = Path(sys.argv[1]); api = JobApi(JobStore(folder / 'jobs.sqlite'), Board(), catalog(), folder);"
-        "page = make_page(api, Endpoints(api)); print(page.state_session_capacity, page._queue.max_thread_count)"
-    )
-    told = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert told.split() == ["300", "1000"]
+    with closing(JobStore(tmp_path / "jobs.sqlite")) as store:
+        api = JobApi(store, Board(), catalog(), tmp_path)
+
+        async def make() -> gr.Blocks:  # in a loop, as above
+            return make_page(api, Endpoints(api))
+
+        page = asyncio.run(make())
+    assert (page.state_session_capacity, page._queue.max_thread_count) == (300, 1000)

@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from jobs import database
 from jobs.job import Failure, Job, Outcome, Output, Submission
 from pipelines.encode import save_png, save_video
-from tests.api.house import House, living, until
-from tests.ui.conftest import SMALL, Visit
-from ui.page import add_page
+from tests.api.house import House
+from tests.ui.conftest import SMALL, Visit, page_house
 from workflows.templates import fill, find_template
 
 pytestmark = pytest.mark.demo
@@ -42,11 +40,9 @@ LISTEN = """() => {
 def served(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """Nothing runs, but what tests let run."""
     folder = tmp_path_factory.mktemp("results")
-    with pytest.MonkeyPatch.context() as patch, living(folder, page=add_page) as house:
-        patch.setattr(database, "_SYNCHRONOUS", "OFF")
+    with page_house(folder) as house:
         house.service.store.pause()
         house.files = files(folder / "output")
-        until(lambda: house.get("/theme.css").status_code == 200, 60)
         yield house
 
 
@@ -157,6 +153,33 @@ def test_a_server_that_cannot_answer_is_asked_seldom_and_said_once(visit: Visit,
     expect(toast).to_have_count(1)
     with page.expect_response(lambda answer: path in answer.url and answer.ok):
         page.evaluate("window.heal()")
+
+
+def test_a_job_that_is_not_there_is_said_and_there_is_a_way_back(visit: Visit, served: House) -> None:
+    page = visit(f"{served.url}/?job=nonsense")
+    expect(page.locator("#sm-job")).to_contain_text("There is no such job, or no longer.")
+    page.click("button:has-text('中文')")
+    expect(page.locator("#sm-job")).to_contain_text("没有该任务")
+    page.click("[data-act=back]")
+    expect(page.locator(".sm-gone")).to_have_count(0)
+    assert "job=" not in page.url
+
+
+def test_a_job_without_words_has_a_name_all_the_same(visit: Visit, served: House) -> None:
+    served.service.store.restore(Submission(graph(), job_id="unnamed"), Outcome(files=served.files, device="cpu"), 1e9)
+    page = shown(visit, served, "unnamed")
+    expect(page.locator(".sm-title")).to_have_text("Untitled")
+    page.click("[data-view=library]")
+    expect(page.locator("[data-job=unnamed] .sm-caption")).to_have_text("Untitled")
+
+
+def test_what_went_wrong_is_chinese_on_the_chinese_page(visit: Visit, served: House) -> None:
+    failed(served, "short", "text_to_film", prompt="a boat", seed=1, motion_seed=1)
+    page = visit(f"{served.url}/?job=short", locale="zh-CN")
+    expect(page.locator("#sm-job [role=alert]")).to_have_text("内存不足。 Memory ran out. Use a smaller size.")
+    page.fill("#sm-field-prompt textarea", "a boat")
+    page.fill("#sm-field-frames input", "9000")
+    expect(page.locator("#sm-estimate")).to_contain_text("9000 大于最大值")
 
 
 def test_the_sound_at_the_end_leaves_nothing_open(visit: Visit, served: House) -> None:

@@ -191,17 +191,8 @@ def test_two_play_in_step_and_their_likeness_is_told(visit: Visit) -> None:
     assert videos(page) == 0
 
 
-def test_a_film_that_is_verified_comes_out_the_same(visit: Visit, served: Served) -> None:
-    page = library(visit)
-    asked = {"prompt": "A red boat on the sea", **SMALL}
-    made = page.request.post(
-        f"{served.url}/api/films".replace("//api", "/api"), data=asked, headers={"Prefer": "wait=100"}, timeout=120_000
-    )
-    assert made.json()["status"] == "succeeded"
-    poster = page.locator(f"[data-job='{made.json()['id']}'] .sm-poster")
-    expect(poster).to_be_visible()  # it came while one looked
-    poster.click()
-    page.click("[data-act=verify]")
-    expect(page.locator(".sm-player-check")).to_have_text("Identical: every pixel of every frame.")
-    page.keyboard.press("Escape")
-    assert titles(page)[:2] == ["A red boat on the sea", "boat 0"]  # the second one is not kept
+def test_films_stand_on_the_pages_own_background() -> None:
+    """Black bars are no part of a film."""
+    style = (Path(__file__).parents[2] / "assets" / "page" / "library.css").read_text("utf-8")
+    grounds = re.findall(r"^\.sm-(?:player-media|compare figure video)\b[^{]*\{[^}]*background: ([^;]*);", style, re.MULTILINE)
+    assert grounds == ["var(--sm-raised)"] * 2

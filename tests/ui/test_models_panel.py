@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, expect
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
+from api.job_context import JobApi
 from jobs import database
 from pipelines.hub import HubSettings
 from pipelines.model_files import BUNDLED, DEMO_MOTION
 from tests.api.house import living
 from tests.pipelines.headers import LORA, SD1, write_header
 from tests.pipelines.hub_server import HubServer, hub_server
-from ui.words import words
+from ui.sentences import server_words
+from ui.words import read_texts, words
 
 ASSETS = Path(__file__).parents[2] / "assets"
 MODEL = (BUNDLED / DEMO_MOTION).read_bytes()
@@ -41,11 +43,11 @@ window.shown("models", {});
 </script>"""
 
 
-def with_panel(app: Any) -> Any:
+def with_panel(app: FastAPI, api: JobApi) -> None:
     app.add_route("/", lambda request: HTMLResponse(FRAME), methods=["GET"])
-    app.add_route("/page/texts.json", lambda request: JSONResponse(words()), methods=["GET"])
+    texts = words() | {"server": server_words(), "durations": read_texts("durations")}
+    app.add_route("/page/texts.json", lambda request: JSONResponse(texts), methods=["GET"])
     app.mount("/page", StaticFiles(directory=ASSETS / "page"))
-    return app
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def hub() -> Iterator[HubServer]:
 @pytest.fixture
 def panel(browser: Browser, hub: HubServer, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     monkeypatch.setattr(database, "_SYNCHRONOUS", "OFF")
-    with living(data_dir, works=False, no_auth=True, add_page=with_panel, hub=HubSettings(hub.url)) as house:
+    with living(data_dir, works=False, no_auth=True, page=with_panel, hub=HubSettings(hub.url)) as house:
         page = browser.new_page(locale="en-US")
         wrong: list[str] = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -120,6 +122,18 @@ def test_a_download_from_the_question_to_the_model(panel: Page, hub: HubServer, 
     assert (data_dir / "models" / "checkpoints" / XT).read_bytes() == MODEL
 
 
+def test_a_model_whose_download_failed_keeps_its_card(panel: Page, hub: HubServer) -> None:
+    """It says what went wrong, and is tried again from there."""
+    hub.gated.add("stabilityai/stable-video-diffusion-img2vid-xt")
+    card = panel.get_by_role("region", name="For motion").locator(".sm-card", has_text=f"checkpoints/{XT}")
+    card.get_by_role("button", name="Download").click()
+    card.get_by_role("button", name="Yes, download").click()
+    expect(card).to_contain_text("is not open to everybody")
+    hub.gated.clear()
+    card.get_by_role("button", name="Try again").click()
+    expect(card).to_contain_text("complete")
+
+
 def test_what_goes_wrong_says_what_to_do(panel: Page, hub: HubServer) -> None:
     hub.gated.add("ann/models")
     panel.locator(".sm-models-more summary").click()
@@ -127,6 +141,9 @@ def test_what_goes_wrong_says_what_to_do(panel: Page, hub: HubServer) -> None:
     panel.get_by_label("File").fill("boat.safetensors")
     panel.locator(".sm-models-more button").click()
     expect(panel.get_by_role("alert")).to_contain_text("set HF_TOKEN")
+    panel.evaluate("setLanguage('zh')")
+    expect(panel.get_by_role("alert")).to_contain_text("ann/models 不对所有人开放。 请先在")
+    panel.evaluate("setLanguage('en')")
     panel.get_by_role("button", name="Remove what came: boat.safetensors").click()
     expect(panel.locator(".sm-models-downloads .sm-card")).to_have_count(0)
     panel.get_by_label("Repository").fill("nonsense")

@@ -94,8 +94,49 @@ def test_another_template_keeps_what_both_have_and_is_remembered(visit: Visit) -
     expect(page.locator("#sm-field-frames input")).to_have_value("9")
 
 
-def test_what_is_wrong_is_said_before_anything_begins(visit: Visit) -> None:
-    page = visit(values=SMALL | {"seed": "seven"})
+@pytest.mark.parametrize(("locale", "says"), [("en-US", "Say what the film shows."), ("zh-CN", "请写下视频要展示的内容。")])
+def test_an_empty_prompt_is_not_queued_and_said_at_its_field(visit: Visit, locale: str, says: str) -> None:
+    page = visit(values=SMALL, locale=locale)
+    before = page.request.get("api/jobs").json()["counts"]
+    field = page.locator("#sm-field-prompt textarea")
+    field.fill("  ")
     page.click("#sm-make")
-    expect(page.locator(".sm-toast.sm-bad")).to_contain_text("seed")
+    expect(page.locator("#sm-field-prompt .sm-lacks")).to_have_text(says)
+    expect(field).to_be_focused()
+    expect(field).to_have_attribute("aria-invalid", "true")
+    assert page.request.get("api/jobs").json()["counts"] == before
+    field.fill("A boat")
+    expect(page.locator("#sm-field-prompt .sm-lacks")).to_have_count(0)
+    page.click("#sm-make")
+    expect(page.locator(".sm-title")).to_have_text("A boat")
+
+
+def test_a_size_that_becomes_another_and_a_part_of_a_frame_are_said_while_they_are_typed(visit: Visit) -> None:
+    page = visit(values=SMALL)
+    page.click(".sm-fold > button:has-text('Still')")
+    page.fill("#sm-field-width input", "100")
+    expect(page.locator("#sm-estimate")).to_contain_text("100x64 pixels become 96x64")
+    page.fill("#sm-field-frames input", "14.7")
+    expect(page.locator("#sm-estimate")).to_contain_text("14.7 is no whole number; use 14 or 15")
+    page.click("#sm-make")
+    expect(page.locator(".sm-toast.sm-bad")).to_contain_text("use 14 or 15")
+
+
+@pytest.mark.parametrize("device", [{}, {"viewport": PHONE, "is_mobile": True, "has_touch": True}], ids=["desk", "phone"])
+def test_what_is_wrong_is_said_before_anything_begins_and_covers_nothing(visit: Visit, device: dict) -> None:
+    page = visit(values=SMALL | {"seed": "seven"}, **device)
+    page.click("#sm-make")
+    toast = page.locator(".sm-toast.sm-bad")
+    expect(toast).to_contain_text("Seed of the still")
     expect(page.locator("#sm-field-prompt textarea")).to_be_visible()
+    place = toast.bounding_box()
+    needed = page.locator("#sm-make, #sm-nav a, #sm-form textarea, #sm-form input, #sm-job").all()
+    boxes = [box for one in needed if (box := one.bounding_box())]
+    assert [box for box in boxes if box["y"] < place["y"] + place["height"] and box["x"] < place["x"] + place["width"]
+            and place["y"] < box["y"] + box["height"] and place["x"] < box["x"] + box["width"]] == []  # fmt: skip
+
+
+def test_what_is_wrong_is_said_in_chinese(visit: Visit) -> None:
+    page = visit(values=SMALL | {"seed": "seven"}, locale="zh-CN")
+    page.click("#sm-make")
+    expect(page.locator(".sm-toast.sm-bad")).to_contain_text("'seven' 不是整数。")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.ui.conftest import DESK, ROOT, Served, Visit
+from tests.ui.conftest import DESK, PATIENCE, ROOT, Served, Visit
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     for name, *more in (("anna", "--admin"), ("ben",)):
         command = [sys.executable, "app.py", "user", "add", name, *more, "--data-dir", str(data)]
         subprocess.run(command, input=f"{name} has a password\n", text=True, check=True, cwd=ROOT, capture_output=True)
-    found = Served(data, "--users", data / "users.json")
+    found = Served(data, "--users", data / "users.json", login="anna:anna has a password")
     yield found
     found.close()
 
@@ -51,29 +51,24 @@ def test_who_has_signed_in_sees_only_what_is_his_and_can_sign_out(visit: Visit) 
     assert visit().request.get(f"api/jobs/{job}").status == 401
 
 
-def test_a_server_that_is_gone_is_said_and_found_again(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = tmp_path_factory.mktemp("gone") / "data"
-    first = Served(data, "--port", port)
+def test_a_server_that_is_gone_is_said_and_found_again(browser: Browser, served: Served) -> None:
+    """By who had signed in before: it knows him again."""
     context = browser.new_context(viewport=DESK, locale="en-US")
-    try:
-        page = context.new_page()
-        page.goto(first.url)
-        page.wait_for_selector("#sm-make")
-        page.fill("#sm-field-prompt textarea", "typed before it went")
-        page.wait_for_timeout(300)  # Gradio tells of what was typed a little later
-        first.close()
-        page.evaluate("window.dispatchEvent(new Event('offline'))")  # what a browser says when its line is gone: it looks at once
-        expect(page.locator("#sm-connection")).to_contain_text("cannot be reached")
-        second = Served(data, "--port", port)
-        expect(page.locator("#sm-connection")).to_be_hidden()
-        page.wait_for_selector("#sm-make")
-        expect(page.locator("#sm-field-prompt textarea")).to_have_value("typed before it went")
-        page.click("#sm-make")  # the form is the new server's
-        expect(page.locator(".sm-title")).to_have_text("typed before it went")
-        page.click("[data-act=cancel]")
-        second.close()
-    finally:
-        context.close()
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(served.url)
+    sign_in(page, "ben")
+    page.fill("#sm-field-prompt textarea", "typed before it went")
+    page.wait_for_timeout(300)  # Gradio tells of what was typed a little later
+    port = urlsplit(served.url).port
+    served.stop()
+    page.evaluate("window.dispatchEvent(new Event('offline'))")  # what a browser says when its line is gone: it looks at once
+    expect(page.locator("#sm-connection")).to_contain_text("cannot be reached")
+    served.start(port)
+    expect(page.locator("#sm-connection")).to_be_hidden()
+    page.wait_for_selector("#sm-make")
+    expect(page.locator("#sm-field-prompt textarea")).to_have_value("typed before it went")
+    page.click("#sm-make")  # the form is the new server's
+    expect(page.locator(".sm-title")).to_have_text("typed before it went")
+    page.click("[data-act=cancel]")
+    context.close()

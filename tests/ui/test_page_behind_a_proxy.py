@@ -36,6 +36,6 @@ def test_a_film_is_made_played_and_found_in_the_library_under_the_proxys_path(vi
     with page.expect_download() as saved:
         page.click(".sm-files a:has-text('MP4')")
     assert saved.value.path().read_bytes()[4:8] == b"ftyp"
-    page.click("#sm-nav button:has-text('Library')")
+    page.click("#sm-nav [data-view=library]")
     expect(page.locator("#sm-library img").first).to_be_visible()
     assert {path for path in paths if not path.startswith("/films/")} == set()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ui.words import LANGUAGES, known, say, words
+from ui.words import LANGUAGES, duration, known, say, words
 
 ROOT = Path(__file__).parent.parent.parent
 _IN_SCRIPTS = re.compile(r"""\bsay\(\s*(?:"([^"]+)"|'([^']+)'|`([^`]+)`)""")
@@ -50,6 +50,24 @@ def test_every_key_that_is_asked_for_is_there() -> None:
 def test_chinese_is_chinese() -> None:
     plain = [key for key, text in words()["zh"].items() if not re.search(r"[\u4e00-\u9fff]", text)]
     assert [key for key in plain if not key.endswith(".prompt") and re.search("[a-z]{3}", re.sub(r"\{\w+\}", "", words()["zh"][key]))] == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "english", "chinese"),
+    [(0.2, "1 s", "1 秒"), (89.4, "89 s", "89 秒"), (90, "2 min", "2 分钟"), (5400, "1.5 h", "1.5 小时"), (7200, "2 h", "2 小时")],
+)
+def test_times_are_said_in_their_unit(seconds: float, english: str, chinese: str) -> None:
+    assert (duration(seconds, "en"), duration(seconds, "zh")) == (english, chinese)
+
+
+def test_one_place_says_which_language_it_is() -> None:
+    asking = [
+        path.name
+        for folder in ("assets/page", "ui")
+        for path in (ROOT / folder).glob("*.*")
+        if "navigator.language" in path.read_text("utf-8")
+    ]
+    assert asking == ["texts.js"]
 
 
 def test_a_language_that_we_do_not_speak_is_english() -> None:

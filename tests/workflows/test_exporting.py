@@ -38,6 +38,11 @@ def test_anything_else_is_asked_for_by_its_workflow(change: dict[str, Any]) -> N
     assert order_of(renamed, templates()).path == "/api/jobs"
 
 
+def test_a_workflow_that_may_say_nothing_is_no_template_that_must() -> None:
+    graph = fill(find_template("text_to_film"), {"prompt": ""})
+    assert order_of(graph, templates()) == Order("/api/jobs", {"workflow": graph})
+
+
 def test_other_numbers_of_nodes_are_kept() -> None:
     graph = fill(find_template("text_to_still"), {})
     graph["90"] = graph.pop("9")

@@ -31,6 +31,8 @@ def chance_value(template: Template, name: str, chance: random.Random) -> Any:
     if one.replaces == "loras":
         names = chance.sample(["a.safetensors", "b:c.safetensors", "deep/d e.safetensors"], chance.randrange(4))
         return ", ".join(f"{name}:{chance.choice([1.0, -0.5, 1e-07, chance.uniform(-9, 9)])!r}" for name in names)
+    if one.replaces == "metadata":
+        return True  # a graph does not know
     node, place = one.inputs[0].split(".", 1)
     declared = NODES[template.workflow[node]["class_type"]].inputs[place]
     match declared.declaration:

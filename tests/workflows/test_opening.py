@@ -111,6 +111,7 @@ def test_a_workflow_of_ones_own_has_a_form_of_its_own(folders: Folders) -> None:
     assert (found.is_ours, found.like, found.missing, found.notes) == (False, "", (), ())
     assert shown(found) == {
         "Load Image": ["image_1"], "Upscale Image By": ["upscale_method_2", "scale_by_2"], "The large one": ["filename_prefix_3"],
+        "File": ["metadata"],
     }  # fmt: skip
     assert found.values["scale_by_2"] == 2.0
     assert Workflow.parse(fill(found.template, found.values), catalog(), folders).targets == ("3",)
@@ -171,7 +172,7 @@ def test_an_unknown_node_stays_in_the_workflow(folders: Folders) -> None:
     assert {one.name for one in found.missing if one.kind == "node"} == {"Sharpen", ""}
     assert found.workflow["4"] == graph["4"]
     assert found.workflow["5"] == 7
-    assert found.template.fields().keys() == {"image_1", "upscale_method_2", "scale_by_2", "filename_prefix_3"}
+    assert found.template.fields().keys() == {"image_1", "upscale_method_2", "scale_by_2", "filename_prefix_3", "metadata"}
 
 
 @pytest.mark.parametrize("wrap", [lambda g: {"prompt": g}, lambda g: {"workflow": g}, lambda g: {"prompt": g, "workflow": {"nodes": []}},

@@ -5,13 +5,28 @@ from pathlib import Path
 
 import pytest
 
-from errors import UnknownNameError, UnreadableFileError
+from errors import InputError, UnknownNameError, UnreadableFileError
 from workflows.advice import advice, title_of
 from workflows.folders import Folders
 from workflows.graph import Workflow
 from workflows.nodes import catalog
-from workflows.templates import FOLDER, TAKEN, Template, all_templates, fill, find_template, read_templates, templates
+from workflows.templates import (
+    FOLDER,
+    TAKEN,
+    WITHOUT_METADATA,
+    Template,
+    Unsaid,
+    all_templates,
+    check_said,
+    extra_of,
+    fill,
+    find_template,
+    read_templates,
+    templates,
+)
 from workflows.workload import workload
+
+OFF = {WITHOUT_METADATA: True}
 
 
 @pytest.fixture
@@ -41,11 +56,25 @@ def test_every_template_is_a_sound_workflow(name: str, is_draft: bool, folders: 
 def test_every_field_has_two_titles_and_inputs_that_are_there(name: str) -> None:
     template = find_template(name)
     for one in template.fields().values():
-        assert set(one.title) == {"en", "zh"}
+        assert set(one.title) == set(one.help) == {"en", "zh"}
+        assert len(one.help["en"]) <= 90  # two lines on a phone
         assert one.inputs or one.replaces
     assert set(template.title) == set(template.description) == {"en", "zh"}
     assert template.draft.keys() | template.follows.keys() <= template.fields().keys()
     assert template.defaults().keys() == template.fields().keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [("text_to_film", "prompt"), ("text_to_still", "prompt"), ("stills_to_choose", "prompt"), ("still_to_film", "image")]
+)
+def test_what_a_template_is_about_has_to_be_said(name: str, field: str) -> None:
+    template = find_template(name)
+    check_said(template, fill(template, {}))
+    for empty in ("", " \n"):
+        with pytest.raises(Unsaid, match=f"{field} is empty") as caught:
+            check_said(template, fill(template, {field: empty}))
+        assert caught.value.fields == {field: caught.value.hint}
+    assert set(template.fields()[field].required) == {"en", "zh"}
 
 
 def test_values_go_where_they_belong_and_followers_follow(folders: Folders) -> None:
@@ -140,6 +169,17 @@ def test_advice_is_given_and_nothing_refused(folders: Folders) -> None:
     assert "made for 15 frames a second and played at 7" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "nodes"),
+    [("text_to_film", {"width": 100}, ["3"]), ("text_to_film", {"width": 100, "still_width": 99}, ["3", "13"]),
+     ("text_to_still", {"width": 100}, ["3"]), ("still_to_film", {"width": 100}, ["13"])],
+)  # fmt: skip
+def test_a_size_that_becomes_another_is_said_once(name: str, values: dict[str, int], nodes: list[str], folders: Folders) -> None:
+    said = advice(parsed(fill(find_template(name), values), folders), folders)
+    assert [line.split(":")[0] for line in said] == [f"Node {i}" for i in nodes]
+    assert all(line.endswith("pixels become 96x192: both sides are multiples of 8.") for line in said)
+
+
 @pytest.mark.parametrize("name", ["template", "workflow", "title", "tags", "webhook", "front", "draft"])
 def test_a_field_cannot_be_called_what_requests_have_already(tmp_path: Path, name: str) -> None:
     document = json.loads((FOLDER / "text_to_film.json").read_text("utf-8"))
@@ -147,6 +187,25 @@ def test_a_field_cannot_be_called_what_requests_have_already(tmp_path: Path, nam
     (tmp_path / "mine.json").write_text(json.dumps(document))
     with pytest.raises(UnreadableFileError, match=f"cannot be called '{name}'"):
         read_templates(tmp_path)
+
+
+def test_metadata_is_said_of_the_job_and_of_no_node(tmp_path: Path) -> None:
+    for template in templates().values():
+        assert fill(template, {"metadata": False, **seeded(template)}) == fill(template, seeded(template))
+        assert (extra_of(template, {"metadata": False}), extra_of(template, {"metadata": True}), extra_of(template, {})) == (OFF, {}, {})
+        assert template.defaults()["metadata"] is True
+    assert (extra_of(template, {"metadata": "off"}), extra_of(template, {"metadata": "True"})) == (OFF, {})  # of tables
+    with pytest.raises(InputError, match="metadata is 'perhaps'"):
+        extra_of(template, {"metadata": "perhaps"})
+    document = json.loads((FOLDER / "text_to_film.json").read_text("utf-8"))
+    document["groups"][-1]["fields"][-1]["name"] = "settings"
+    (tmp_path / "mine.json").write_text(json.dumps(document))
+    with pytest.raises(UnreadableFileError, match="must be called 'metadata'"):
+        read_templates(tmp_path)
+
+
+def seeded(template: Template) -> dict[str, int]:
+    return {name: 1 for name, one in template.fields().items() if one.seed}
 
 
 def test_all_that_requests_have_is_taken() -> None:

@@ -1,0 +1,57 @@
+// Gradio's form for those without a mouse, and what a person has to do in one of its fields. Gradio draws the form anew for another
+// template or language; what was unfolded stays it.
+
+import { el } from "./dom.js";
+
+const OPEN = "stillmotion.folds"; // for as long as the tab is there
+
+export function mount(form) {
+  new MutationObserver(mend).observe(form, { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] });
+  form.addEventListener("click", asked, true); // before Gradio folds or unfolds
+  mend();
+
+  function asked(event) {
+    const button = event.target.closest(".sm-fold > button");
+    if (button) keep(button.parentElement.id, !button.classList.contains("open"));
+  }
+
+  function mend() {
+    form.querySelectorAll("fieldset").forEach(group);
+    form.querySelectorAll(".sm-fold").forEach(fold);
+    form.querySelectorAll("ul[role=listbox]:not([tabindex])").forEach((list) => (list.tabIndex = -1)); // a long one is a stop of its own
+  }
+
+  // Radio buttons of one question have one name, or arrows do not move between them.
+  function group(fieldset) {
+    const radios = fieldset.querySelectorAll("input[type=radio]");
+    for (const one of radios) if (one.name !== fieldset.id) one.name = fieldset.id;
+  }
+
+  function fold(box) {
+    const button = box.querySelector("button");
+    const isOpen = String(button?.classList.contains("open"));
+    if (button && button.getAttribute("aria-expanded") !== isOpen) button.setAttribute("aria-expanded", isOpen);
+  }
+}
+
+// Which groups of fields are unfolded: whoever draws the form asks.
+export const folds = () => sessionStorage.getItem(OPEN) ?? "[]";
+const keep = (id, isOpen) => sessionStorage.setItem(OPEN, JSON.stringify([...JSON.parse(folds()).filter((one) => one !== id), ...(isOpen ? [id] : [])]));
+
+export function pointOut(name, text) {
+  const field = document.getElementById(`sm-field-${name}`);
+  const input = field?.querySelector("textarea, input");
+  if (!input) return;
+  const id = `sm-lacks-${name}`;
+  document.getElementById(id)?.remove();
+  const line = el("p", { id, class: "sm-bad sm-lacks", role: "alert" }, text);
+  field.append(line);
+  input.setAttribute("aria-invalid", "true");
+  input.setAttribute("aria-describedby", id);
+  input.focus();
+  input.addEventListener("input", () => {
+    line.remove();
+    input.removeAttribute("aria-invalid");
+    input.removeAttribute("aria-describedby");
+  }, { once: true });
+}
