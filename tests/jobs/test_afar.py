@@ -202,7 +202,7 @@ def test_a_front_that_is_killed_while_replicas_work_goes_on_where_it_was(cluster
         graph = fill(find_template("text_to_film"), SMALL | values | {"prefix": prefix})
         return store.submit(prepare(graph, catalog, Folders(data_dir))[0]).id
 
-    jobs = [submit(f"film{number}", motion_steps=400, seed=number) for number in range(3)]
+    jobs = [submit(f"film{number}", motion_steps=120, seed=number) for number in range(3)]
     command = [sys.executable, str(ROOT / "app.py"), "work", "--until-empty", "--data-dir", str(data_dir), "--device", "cpu"]
     command += ["--executor", "ray", "--ray-address", cluster.address, "--replica-idle", "5"]
     is_kept = lambda: len(list((data_dir / "cache").glob("*.safetensors"))) >= 2  # noqa: E731
@@ -241,5 +241,5 @@ def test_who_waits_for_a_replica_can_be_canceled(house: House) -> None:
     began = time.monotonic()
     house.store.cancel(job_id)
     assert house.ended(job_id)[0].status == JobStatus.CANCELED
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20  # and not when a replica is there
     check_account(house, house.submit())
