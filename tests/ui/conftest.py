@@ -32,6 +32,13 @@ _ASKED = ("/api/open", "/api/films", "/api/films/batch", "/api/jobs/nonsense")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What drives the page is long, and has a target of its own."""
+    for item in (one for one in items if one.path.parent.name == "ui"):
+        if {"browser", "working", "served"} & set(getattr(item, "fixturenames", ())) or item.path.name == "test_endpoints.py":
+            item.add_marker("page")
+
+
 class Served:
     """A server process, and where it is."""
 
