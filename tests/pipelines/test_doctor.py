@@ -49,8 +49,8 @@ def test_vaes_and_loras_are_looked_over_too(data_dir: Path, monkeypatch: pytest.
     (data_dir / "sd1.json").write_text(json.dumps({"components": {"vae": TINY_VAE}}))
     monkeypatch.setattr("pipelines.families.CONFIGS", data_dir)
     file = load_file(data_dir / "models" / STILL)
-    (data_dir / "models" / "vae").mkdir()
-    (data_dir / "models" / "loras").mkdir()
+    (data_dir / "models" / "vae").mkdir(exist_ok=True)  # the models may be shared
+    (data_dir / "models" / "loras").mkdir(exist_ok=True)
     vae = {name.removeprefix("vae."): x for name, x in file.items() if name.startswith("vae.")}
     save_file(vae, data_dir / "models" / "vae" / "good.safetensors")
     vae.pop("encoder.conv_in.bias")
