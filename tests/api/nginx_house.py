@@ -1,4 +1,4 @@
-"""A real nginx, with the very lines that docs/proxy.md shows."""
+"""A real nginx, with the very lines that docs/proxy.md shows or with others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from tests.api.house import until
 
 TEXT = (Path(__file__).parents[2] / "docs" / "proxy.md").read_text()
-CONFIG = """
+AROUND = """
 daemon off;
 {user}
 pid {folder}/nginx.pid;
@@ -25,11 +25,7 @@ http {{
     access_log off;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    {beside}
-    server {{
-        listen 127.0.0.1:{port};
-        {inside}
-    }}
+    {config}
 }}
 """
 
@@ -49,22 +45,29 @@ def needed_nginx() -> str:
 
 
 @contextmanager
-def nginx_before(url: str, folder: Path, program: str) -> Iterator[str]:
+def nginx_before(url: str, folder: Path) -> Iterator[str]:
     """The address of the server at `url`, as it is behind nginx. `folder` is for nginx's own files."""
     inside, beside = re.findall(r"```nginx\n(.*?)```", TEXT, re.DOTALL)
     port, inside = free_port(), inside.replace("http://127.0.0.1:8000", url)
     assert url in inside
+    with nginx(folder, f"{beside} server {{ listen 127.0.0.1:{port}; {inside} }}", port):
+        yield f"http://127.0.0.1:{port}/films"
+
+
+@contextmanager
+def nginx(folder: Path, config: str, port: int) -> Iterator[None]:
+    """It runs, and listens at `port`. `config`: what stands in `http { ... }`; `folder` is for nginx's own files."""
+    program, log = needed_nginx(), folder / "error.log"
     user = "user root;" if os.getuid() == 0 else ""  # else it would not have the rights of whom the folder belongs to
-    (folder / "nginx.conf").write_text(CONFIG.format(user=user, folder=folder, beside=beside, port=port, inside=inside))
-    log = folder / "error.log"
+    (folder / "nginx.conf").write_text(AROUND.format(user=user, folder=folder, config=config))
     command = [program, "-p", str(folder), "-e", str(log), "-c", str(folder / "nginx.conf")]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as nginx:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as started:
         try:
-            until(lambda: nginx.poll() is not None or answers(port))
-            assert nginx.poll() is None, nginx.stderr.read()
-            yield f"http://127.0.0.1:{port}/films"
+            until(lambda: started.poll() is not None or answers(port))
+            assert started.poll() is None, started.stderr.read()
+            yield
         finally:
-            nginx.terminate()
+            started.terminate()
     assert "[emerg]" not in log.read_text()
 
 

@@ -23,12 +23,12 @@ PAGE = {"Accept": "text/html"}
 @pytest.fixture(scope="module")
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A server whose `url` is nginx's."""
-    wanted = needed_nginx()
+    needed_nginx()
     folder = tmp_path_factory.mktemp("nginx")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "_SYNCHRONOUS", "OFF")
         settings = {"root_path": "/films", "trusted_proxies": ("127.0.0.1",), "token": TOKEN}
-        with living(folder / "data", **settings) as house, nginx_before(house.url, folder, wanted) as house.url:
+        with living(folder / "data", **settings) as house, nginx_before(house.url, folder) as house.url:
             yield house
 
 

@@ -13,23 +13,11 @@ import httpx
 import pytest
 
 from jobs import database
-from tests.api.house import House, living, until
-from tests.api.nginx_house import answers, free_port, needed_nginx
+from tests.api.house import House, living
+from tests.api.nginx_house import free_port, needed_nginx, nginx
 
 CONFIG = (Path(__file__).parents[2] / "deploy" / "nginx.conf").read_text()
 TOKEN = "a secret"
-AROUND = """
-daemon off;
-{user}
-pid {folder}/nginx.pid;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    {config}
-}}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -61,17 +49,8 @@ def behind(certificate: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
             for old, new in changes.items():
                 assert old in config
                 config = config.replace(old, new)
-            user = "user root;" if os.getuid() == 0 else ""
-            (folder / "nginx.conf").write_text(AROUND.format(user=user, folder=folder, config=config))
-            command = [needed_nginx(), "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
-            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as nginx:
-                try:
-                    until(lambda: nginx.poll() is not None or answers(secure))
-                    assert nginx.poll() is None, nginx.stderr.read()
-                    yield house, plain, secure
-                finally:
-                    nginx.terminate()
-            assert "[emerg]" not in (folder / "error.log").read_text()
+            with nginx(folder, config, secure):
+                yield house, plain, secure
 
 
 def test_people_sign_in_over_https_and_make_films(behind: tuple[House, int, int], certificate: Path) -> None:

@@ -35,7 +35,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What drives the page is long, and has a target of its own."""
     for item in (one for one in items if one.path.parent.name == "ui"):
-        if {"browser", "working", "served"} & set(getattr(item, "fixturenames", ())) or item.path.name == "test_endpoints.py":
+        if {"browser", "working", "served"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("page")
 
 

@@ -26,6 +26,7 @@ from api.passwords import Cost
 from tests.api.house import PNG, until
 from tests.ui.conftest import PATIENCE
 
+pytestmark = pytest.mark.page  # no browser, but servers with the page
 ROOT = Path(__file__).parents[2]
 
 

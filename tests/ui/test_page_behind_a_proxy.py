@@ -15,9 +15,10 @@ from tests.ui.conftest import SMALL, Served, Visit
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Its `url` is nginx's."""
-    program, folder = needed_nginx(), tmp_path_factory.mktemp("proxied")
+    needed_nginx()
+    folder = tmp_path_factory.mktemp("proxied")
     found = Served(folder / "data", "--root-path", "/films", "--trusted-proxies", "127.0.0.1")
-    with nginx_before(found.url.rstrip("/"), folder, program) as address:
+    with nginx_before(found.url.rstrip("/"), folder) as address:
         found.url = f"{address}/"
         yield found
     found.close()
