@@ -110,7 +110,7 @@ def test_escape_closes_what_was_said_and_ctrl_enter_makes_a_film_where_the_form_
     page = opened(values=LONG | {"steps": 0})
     page.locator("#sm-field-prompt textarea").focus()
     page.keyboard.press("Control+Enter")
-    expect(page.locator(".sm-toast")).to_contain_text("steps")
+    expect(page.locator(".sm-toast")).to_contain_text("Steps")
     page.keyboard.press("Escape")
     expect(page.locator(".sm-toast")).to_have_count(0)
     page.locator("#sm-nav [data-view=queue]").focus()
