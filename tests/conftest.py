@@ -17,9 +17,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slow ones last: a mistake shows early."""
-    items.sort(key=lambda item: item.get_closest_marker("demo") is not None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The slow ones last, so that a mistake shows early; but first where several processes share the files, which must end together."""
+    is_shared = hasattr(config, "workerinput")
+    items.sort(key=lambda item: (item.get_closest_marker("demo") is not None) != is_shared)
 
 
 TINY_VAE = {
