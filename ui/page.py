@@ -41,6 +41,8 @@ _BRIDGE = """
 element.addEventListener('stillmotion', (event) => trigger('command', event.detail));
 watch('value', () => window.stillmotion.heard(props.value));
 """
+_ESTIMATE = '<div id="sm-cost">${value}</div>'
+_OUTDATED = "element.addEventListener('stillmotion-outdated', () => trigger('outdated'));"
 _AT_START = """async () => {
   const { language } = await import(new URL("page/texts.js", document.baseURI));
   return [language(), sessionStorage.getItem("stillmotion.draft") ?? "", sessionStorage.getItem("stillmotion.folds") ?? ""];
@@ -125,7 +127,8 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
         sides = [drawn.fields["width"], drawn.fields["height"]]
         drawn.size.input(None, drawn.size, sides, js='(size) => size.split(" x ").map(Number)', **hidden)
     kept = given_values(document, shown.values.keys(), shown.values.values(), is_own=is_own)
-    estimate = gr.HTML(creator.estimate_line(shown, user, kept), elem_id="sm-estimate", apply_default_css=False)
+    line = creator.estimate_line(shown, user, kept)
+    estimate = gr.HTML(line, html_template=_ESTIMATE, js_on_load=_OUTDATED, elem_id="sm-estimate", apply_default_css=False)
     make = gr.Button(say(language, creator.verb(shown)), variant="primary", elem_id="sm-make")
     names, components = list(drawn.fields), list(drawn.fields.values())
 
@@ -141,7 +144,9 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
         return creator.choose(wanted, shown, dict(zip(names, values, strict=True)), folds)
 
     make.click(submit, components, bridge, queue=False, **hidden)
-    gr.on([one.change for one in drawn.sized], estimated, components, estimate, queue=False, trigger_mode="always_last", **hidden)
+    again = {"fn": estimated, "inputs": components, "outputs": estimate, "queue": False, "trigger_mode": "always_last"}
+    gr.on([one.change for one in drawn.sized], **again, **hidden)
+    estimate.outdated(**again, **hidden)
     keep = f"(...values) => stillmotion.keep({json.dumps(shown.template)}, {json.dumps(names)}, values)"
     gr.on([one.change for one in components], None, components, None, js=keep, **hidden)
     folds = gr.Textbox(visible=False)

@@ -203,6 +203,7 @@ export function mount(element, page) {
   }
 
   function ended() {
+    page.recount();
     if (document.hidden) document.title = `✓ ${say(`status.${job.status}`)} · Stillmotion`;
     if (localStorage.getItem("stillmotion.sound") === "on") chime();
   }

@@ -31,6 +31,7 @@ const page = {
   use: (template, values = {}) => tell("use", { template, values }),
   put: (template, values) => tell("put", { template, values }), // what else was typed stays
   animate: (job, output) => page.put("still_to_film", { image: place(output) }),
+  recount: () => {},
   toast,
   fail: (error) => (error.code === "connection_lost" ? undefined : toast(sayError(error) || say("server.answered", { status: error.status }), { isBad: true })),
 };
@@ -43,6 +44,9 @@ function tell(name, data) {
   document.getElementById("sm-bridge").dispatchEvent(new CustomEvent("stillmotion", { detail, bubbles: true }));
   if (name !== "language") show("create");
 }
+
+// What a film will cost depends on those that wait, and is learnt from those that are made.
+const outdated = () => document.getElementById("sm-cost")?.dispatchEvent(new CustomEvent("stillmotion-outdated", { bubbles: true }));
 
 // From the form: each message once.
 window.stillmotion = {
@@ -163,7 +167,11 @@ async function start() {
   mountModels(document.getElementById("sm-models"), page);
   let open = 0;
   const drawBadge = () => (document.getElementById("sm-badge").textContent = open || "");
-  badge(page, (count) => ((open = count), drawBadge()));
+  badge(page, (count) => {
+    if (count !== open) outdated();
+    open = count;
+    drawBadge();
+  });
   onLanguage(() => (drawHeader(header), drawBadge()));
   onLanguage((wanted) => tell("language", { language: wanted }));
   window.addEventListener("hashchange", () => show(location.hash.slice(1)));

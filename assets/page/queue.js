@@ -14,7 +14,7 @@ const SLOW = 5000;
 const listeners = new Set();
 let newest = 0; // open jobs, as far as anybody has asked
 
-// Calls `fn` with the number of jobs that run or wait. Where the panel asks anyway it costs nothing.
+// Calls `fn` with the number of jobs that run or wait; who knows that it has changed asks `page.recount`. Where the panel asks anyway it costs nothing.
 export function badge(page, fn) {
   listeners.add(fn);
   let timer;
@@ -23,6 +23,7 @@ export function badge(page, fn) {
     if (!document.hidden && page.view !== "queue" && !page.server.lost) await page.server.get("api/line?limit=0").then(count, () => {});
     timer = setTimeout(look, SLOW);
   };
+  page.recount = look;
   page.onView(() => look());
   document.addEventListener("visibilitychange", () => document.hidden || look());
   look();

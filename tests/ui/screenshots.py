@@ -1,6 +1,6 @@
 """Pictures of the page for the documentation, of a real server with the demo checkpoints.
 
-python -m tests.ui.screenshots --into docs/images           # half an hour without a GPU
+python -m tests.ui.screenshots --into docs/images           # some minutes without a GPU
 python -m tests.ui.screenshots --into /tmp/shots --quick    # small films, to try it
 """
 

@@ -53,6 +53,20 @@ def test_a_job_survives_its_tab_is_seen_by_another_and_cancel_cancels(visit: Vis
     expect(other.locator(".sm-under")).to_contain_text("Canceled.")
 
 
+def test_what_a_film_will_cost_is_asked_anew_when_the_queue_changes(visit: Visit) -> None:
+    page = visit(values=SMALL)
+    expect(page.locator("#sm-cost")).to_contain_text("≈")
+    expect(page.locator("#sm-badge")).to_have_text("")
+    with page.expect_response("**/gradio_api/run/predict") as asked:
+        other = page.request.post("api/films", data=LONG | {"prompt": "Somebody's, while the form is left alone"}).json()["id"]
+        expect(page.locator("#sm-badge")).to_have_text("1")
+    assert "≈" in asked.value.text()
+    with page.expect_response("**/gradio_api/run/predict") as asked:
+        page.request.post(f"api/jobs/{other}/cancel")
+        expect(page.locator("#sm-badge")).to_have_text("")
+    assert "≈" in asked.value.text()
+
+
 def test_ctrl_enter_makes_it_and_a_seed_that_browsers_would_round_is_kept(visit: Visit, served: Served) -> None:
     page = visit(values=SMALL | {"seed": "9007199254740993"})
     page.fill("#sm-field-prompt textarea", "A green train")
