@@ -102,7 +102,7 @@ class Afar:
 
     def submit(self, job: Job, token: str) -> Any:
         """The stream of what the job tells; it begins when a replica has a place. One that has the job's models comes first."""
-        return self._handle.options(multiplexed_model_id=models_of(job.workflow)).run.remote(job, token, self.desk)
+        return self._handle.options(multiplexed_model_id=name_of_models(job.workflow)).run.remote(job, token, self.desk)
 
     def _join(self) -> None:
         told = {"namespace": "stillmotion", "log_to_driver": False, "logging_level": logging.WARNING, "runtime_env": self._environment()}
@@ -223,7 +223,7 @@ class BrokenReplica(Exception):
     """A mistake of ours in a replica; the text is its traceback."""
 
 
-def models_of(workflow: Mapping[str, Any]) -> str:
+def name_of_models(workflow: Mapping[str, Any]) -> str:
     """A name for the models that a job loads."""
     inputs = [node.get("inputs", {}) for node in workflow.values() if isinstance(node, dict)]
     names = {str(value) for one in inputs for name, value in one.items() if name in ("ckpt_name", "vae_name", "lora_name")}
