@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 from pipelines.model_files import BUNDLED, DEMO_STILL
 from training.architecture import VAE, make_vae
 from training.loop import load_average, load_bundled, lower_precision
-from training.world import film, random_scene
+from training.world import SUBJECTS, film, random_scene
 
 SCALE = VAE["scaling_factor"]
 # (height, width) in latents of 8 pixels, and how often: small ones teach meaning cheaply, large ones keep large pictures sane
@@ -110,17 +110,18 @@ def centre_square(picture: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.asarray(ImageOps.fit(Image.fromarray(picture), (224, 224), Image.Resampling.BICUBIC)).copy())
 
 
-def make_films(vae: torch.nn.Module, count: int, rng: random.Random) -> dict:
+def make_films(vae: torch.nn.Module, count: int, rng: random.Random, subjects: tuple[str, ...] = ()) -> dict:
     """By "frames x height x width": `latents` (n, frames, 4, h, w) of unit spread, the first of them the film's frame `start` (n,),
     `stills` (n, 3, 4, h, w) the unscaled latents of the film's first frame at three `augmentation` levels (n, 3), `pictures`
-    (n, 224, 224, 3) uint8, `fps` (n,), `motion` (n,)."""
+    (n, 224, 224, 3) uint8, `fps` (n,), `motion` (n,). Of `subjects`, or of all."""
     out: dict[str, dict[str, list]] = {}
     noise = np.random.default_rng(rng.randrange(1 << 30))
     for _ in range(count):
         n, h, w = choose(FILM_SIZES, rng)
         fps, motion = rng.choice((7, 7, 7, 7, 6, 8, 10, 12, 15)), rng.choice((127, rng.randint(20, 240)))
         start = rng.randint(0, WHOLE - n) if n < WHOLE else 0
-        scene, levels = random_scene(rng), (0.0, rng.uniform(0, 0.1), rng.uniform(0, 0.4))
+        scene = random_scene(rng, subject=rng.choice(subjects) if subjects else None)
+        levels = (0.0, rng.uniform(0, 0.1), rng.uniform(0, 0.4))
         frames = film(scene, start + n, w * 8, h * 8, motion_bucket=motion, fps=fps)
         noisy = [frames[0] + level * 255 * noise.standard_normal(frames[0].shape) for level in levels[1:]]
         entry = out.setdefault(f"{n}x{h}x{w}", {k: [] for k in ("latents", "start", "stills", "augmentation", "pictures", "fps", "motion")})
@@ -155,12 +156,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--runs", type=Path, default=Path("training/runs"))
+    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=(), help="of films: these alone, one named twice twice as often")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     began, vae = time.monotonic(), standardised_vae(options.runs)
-    make = {"stills": make_stills, "films": make_films}[options.what]
-    data = make(vae, options.count, random.Random(options.seed))
+    rng = random.Random(options.seed)
+    data = make_stills(vae, options.count, rng) if options.what == "stills" else make_films(vae, options.count, rng, options.subjects)
     path = options.runs / f"{options.what}-{options.seed}.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(data, path.with_suffix(".part"))

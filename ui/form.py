@@ -132,10 +132,14 @@ def draw_paces(one: Mapping[str, Any], state: FormState) -> gr.Radio:
 
 def draw_sizes(sides: Iterable[Mapping[str, Any]], state: FormState) -> gr.Dropdown:
     """Usual sizes; the one that is set, if it is one of them."""
-    names = [f"{width} x {height}" for width, height in SIZES]
+    names = size_names()
     now = " x ".join(str(state.values.get(one["name"], one["default"])) for one in sides)
     label = say(state.language, "form.size")
     return gr.Dropdown(names, value=now if now in names else None, label=label, min_width=140, interactive=True, elem_id="sm-sizes")
+
+
+def size_names() -> list[str]:
+    return [f"{width} x {height}" for width, height in SIZES]
 
 
 def title_of(thing: Mapping[str, Any], language: str) -> str:

@@ -22,7 +22,7 @@ from api.job_context import JobApi
 from api.users import User
 from ui.create import OWN, Creator
 from ui.endpoints import Endpoints
-from ui.form import PACES, FormState, draw_fields, given_values
+from ui.form import PACES, FormState, draw_fields, given_values, size_names
 from ui.sentences import server_words
 from ui.theme import THEME
 from ui.words import read_texts, say, words
@@ -126,6 +126,8 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
     if drawn.size is not None:
         sides = [drawn.fields["width"], drawn.fields["height"]]
         drawn.size.input(None, drawn.size, sides, js='(size) => size.split(" x ").map(Number)', **hidden)
+        named = f"(...sides) => {json.dumps(size_names())}.find((name) => name === sides.join(' x ')) ?? null"
+        gr.on([side.input for side in sides], None, sides, drawn.size, js=named, **hidden)
     kept = given_values(document, shown.values.keys(), shown.values.values(), is_own=is_own)
     line = creator.estimate_line(shown, user, kept)
     estimate = gr.HTML(line, html_template=_ESTIMATE, js_on_load=_OUTDATED, elem_id="sm-estimate", apply_default_css=False)

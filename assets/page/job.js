@@ -1,7 +1,7 @@
 // The result side of Create: one job from the queue to the playing film. It asks the server how the job stands; closing the tab changes nothing.
 
 import { showExamples } from "./examples.js";
-import { CHANGES, STAGES, filmOf, isOpen, isShown, isVideo, leftWord, makeChanged, makeSmaller, open, pathOf, place, placeWord, shareOf, stageOf, stageWord, stepsWord, stillsOf, suffix, titleOf } from "./jobs_view.js";
+import { CHANGES, STAGES, animateStills, extend, filmOf, isOpen, isShown, isVideo, leftWord, makeChanged, makeSmaller, open, pathOf, place, placeWord, shareOf, stageOf, stageWord, stepsWord, stillsOf, suffix, titleOf } from "./jobs_view.js";
 import { patience } from "./patience.js";
 
 export { place };
@@ -126,8 +126,7 @@ export function mount(element, page) {
 
   async function animate(shown, stills) {
     try {
-      const made = [];
-      for (const still of stills) made.push(await server.send("POST", "api/films", { template: "still_to_film", image: place(still), title: shown.title }));
+      const made = await animateStills(page, shown, stills);
       page.show("create", { job: made[0].id, isNew: true, count: made.length });
     } catch (error) {
       page.fail(error);
@@ -170,7 +169,7 @@ export function mount(element, page) {
     const downloads = files.map((one) => el("a", { class: "sm-button sm-quiet", href: one.url, download: one.filename }, `${names[suffix(one)] ?? suffix(one).toUpperCase()} `, el("small", {}, page.bytes(one.bytes))));
     const again = [
       button("again", async () => opened(await server.send("POST", `${path}/duplicate`, { new_seeds: true }))),
-      ...(film ? [...changes(shown, button), button("extend", () => page.use("extend_film", { film: place(film) }))] : []),
+      ...(film ? [...changes(shown, button), button("extend", () => extend(page, shown, film))] : []),
       ...(!film && stillsOf(shown).length === 1 ? [button("animate", () => animate(shown, stillsOf(shown)), "sm-primary")] : []),
       button("remake", () => page.remake(shown.id)),
     ];
@@ -215,11 +214,17 @@ export function mount(element, page) {
     } else if (!document.hidden) document.title = "Stillmotion";
   }
 
+  // A phone shows it below the form; on a desk an unfolded form is longer than the window.
+  function isSeen() {
+    const { top, bottom } = media.getBoundingClientRect();
+    return !matchMedia("(max-width: 760px)").matches && bottom > 120 && top < innerHeight - 120;
+  }
+
   page.onView((view, { job: id, isNew, count }) => {
     if (count > 1) page.toast(say("queue.more", { count: count - 1 }));
     if (id && id !== watched) {
       follow(id, { isNew });
-      if (isNew && matchMedia("(max-width: 760px)").matches) element.scrollIntoView({ behavior: "smooth" });
+      if (isNew && !isSeen()) element.scrollIntoView({ behavior: "smooth" });
     } else if (id) follow(id);
   });
   page.onLanguage(() => media.dataset.key === "gone" ? gone() : ((drawn = ""), (media.dataset.key = media.dataset.key === "examples" ? "" : media.dataset.key), draw(job)));

@@ -80,6 +80,24 @@ export const CHANGES = {
 const some = (changes) => (changes.length ? Object.fromEntries(changes) : null);
 const motion = (opened, factor) => some(fields(opened, "motion_bucket_id").map(([name, value]) => [name, Math.round(Math.max(1, Math.min(255, value * factor)))]));
 
+// What a film takes over from the one that it goes on from: how it moves and how it is written; not what is shown, nor what was drawn by lot.
+const ITS_OWN = /^(prompt|negative_prompt|checkpoint|still_\w+|steps|guidance|sampler|schedule|seed|vae|loras|image|film|motion_seed)$/;
+
+export async function extend(page, job, film) {
+  const { template, values } = await open(page, job);
+  const kept = template ? Object.entries(values).filter(([name]) => !ITS_OWN.test(name)) : [];
+  page.use("extend_film", { ...Object.fromEntries(kept), film: place(film) });
+}
+
+// Films of stills that were chosen, of the stills' own size.
+export async function animateStills(page, job, stills) {
+  const { width, height } = (await open(page, job)).values;
+  const size = width && height ? { width, height } : {};
+  const made = [];
+  for (const still of stills) made.push(await page.server.send("POST", "api/films", { template: "still_to_film", image: place(still), title: job.title, ...size }));
+  return made;
+}
+
 export function makeChanged(page, { template, values, workflow }, change) {
   return page.server.send("POST", "api/films", template ? { template, ...values, ...change } : { workflow, ...change });
 }

@@ -1,6 +1,6 @@
 // One job, large: its film, what can be done with it, and everything that it was made with.
 
-import { filmOf, isOpen, isShown, isVideo, pathOf, place, stillsOf, suffix, titleOf } from "./jobs_view.js";
+import { extend, filmOf, isOpen, isShown, isVideo, pathOf, stillsOf, suffix, titleOf } from "./jobs_view.js";
 import { likeness, shownOf, stopped } from "./library_parts.js";
 
 const STAGES = ["waking", "loading", "still", "motion", "decoding", "encoding"];
@@ -135,7 +135,7 @@ export function player(page, hooks) {
     const star = el("button", { class: "sm-button", "data-act": "favourite", "aria-pressed": String(job.is_favourite), on: { click: favourite } }, `${job.is_favourite ? "★" : "☆"} ${say("library.favourite")}`);
     return [
       star, button("remake", () => page.remake(job.id)), button("again", again),
-      film && isVideo(film) ? button("extend", () => page.use("extend_film", { film: place(film) })) : null,
+      film && isVideo(film) ? button("extend", () => extend(page, job, film).catch(page.fail)) : null,
       !film && still ? button("animate", () => page.animate(job.id, still)) : null,
       job.status === "succeeded" ? button("verify", verify) : null,
       button("delete", remove),

@@ -57,7 +57,10 @@ window.stillmotion = {
   heard(message) {
     if (!message) return;
     const { kind, ...data } = JSON.parse(message);
-    if (kind === "submitted") show("create", { job: data.jobs[0], isNew: true });
+    if (kind === "submitted") {
+      document.querySelectorAll("#sm-toasts > .sm-bad").forEach((one) => one.remove()); // it has been put right
+      show("create", { job: data.jobs[0], isNew: true });
+    }
     if (kind === "failed") toast(data.text, { isBad: true });
     if (kind === "lacks") pointOut(data.field, data.text);
     if (kind === "note") toast(say(data.key));

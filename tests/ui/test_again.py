@@ -43,6 +43,8 @@ def test_what_is_kept_is_not_made_again(visit: Visit, served: Served) -> None:
     page.click("[data-act=extend]")
     expect(page.locator("#sm-template input")).to_have_value("Extend a film")
     expect(page.locator("#sm-field-film input")).to_have_value(re.compile(r"\.mp4 \[output\]$"))
+    for name, value in {"frames": "3", "motion_steps": "2", "motion_bucket_id": "144"}.items():  # as the film has them
+        expect(page.locator(f"#sm-field-{name} input")).to_have_value(value)
     page.click("#sm-make")
     longer = made(page, served, third["id"])
     assert longer["status"] == "succeeded"
@@ -63,6 +65,8 @@ def test_the_still_is_chosen_before_the_film_is_paid_for(visit: Visit, served: S
     graph = json.loads(page.request.get(f"{served.url}api/jobs/{job_of(page)}/workflow").text())
     picture = next(one["inputs"]["image"] for one in graph.values() if one["class_type"] == "LoadImage")
     assert picture.removesuffix(" [output]") in chosen.replace("%2F", "/")
+    film = next(one["inputs"] for one in graph.values() if one["class_type"] == "SVD_img2vid_Conditioning")
+    assert (film["width"], film["height"]) == (SMALL["width"], SMALL["height"])  # the still's size
     page.click("[data-act=cancel]")
 
 

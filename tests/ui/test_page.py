@@ -134,6 +134,21 @@ def test_a_size_that_becomes_another_and_a_part_of_a_frame_are_said_while_they_a
     expect(page.locator("#sm-estimate")).to_contain_text("14.7 is no whole number; use 14 or 15")
     page.click("#sm-make")
     expect(page.locator(".sm-toast.sm-bad")).to_contain_text("use 14 or 15")
+    page.fill("#sm-field-frames input", "3")
+    page.click("#sm-make")
+    expect(page.locator(".sm-title")).to_be_in_viewport()  # the unfolded form is longer than the window
+    expect(page.locator(".sm-toast.sm-bad")).to_have_count(0)
+
+
+def test_the_usual_size_is_named_only_if_it_is_the_one(visit: Visit) -> None:
+    page = visit()
+    page.click(".sm-fold > button:has-text('Still')")
+    size = page.locator("#sm-sizes input")
+    expect(size).to_have_value("192 x 192")
+    page.fill("#sm-field-width input", "72")
+    expect(size).to_have_value("")
+    page.fill("#sm-field-width input", "256")
+    expect(size).to_have_value("256 x 192")
 
 
 @pytest.mark.parametrize("device", [{}, {"viewport": PHONE, "is_mobile": True, "has_touch": True}], ids=["desk", "phone"])
