@@ -15,7 +15,7 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from api.job_context import JobApi
@@ -49,6 +49,15 @@ _AT_START = """async () => {
 }"""
 
 
+class _Revalidated(StaticFiles):
+    """Browsers ask whether a file has changed before they use what they keep: modules of two versions do not go together."""
+
+    def file_response(self, *arguments: Any, **more: Any) -> Response:
+        answer = super().file_response(*arguments, **more)
+        answer.headers["Cache-Control"] = "no-cache"
+        return answer
+
+
 def add_page(app: FastAPI, api: JobApi) -> None:
     """The page under "/", and its files."""
     app.add_route(
@@ -56,8 +65,8 @@ def add_page(app: FastAPI, api: JobApi) -> None:
         lambda request: JSONResponse(words() | {"server": server_words(), "durations": read_texts("durations")}),
         methods=["GET"],
     )
-    app.mount("/page", StaticFiles(directory=ASSETS / "page"))
-    app.mount("/examples", StaticFiles(directory=ASSETS / "examples"))
+    app.mount("/page", _Revalidated(directory=ASSETS / "page"))
+    app.mount("/examples", _Revalidated(directory=ASSETS / "examples"))
     logging.getLogger("httpx").setLevel(logging.WARNING)
     endpoints = Endpoints(api)
     endpoints.add_routes(app)  # before Gradio's own

@@ -187,7 +187,7 @@ export function mount(element, page) {
   function changes(shown, button) {
     if (known?.id !== shown.id) return [];
     const found = ["more", "less", "keep"].map((name) => [name, CHANGES[name](known.opened)]).filter(([, change]) => change);
-    return found.map(([name, change]) => button(name, async () => opened(await makeChanged(page, known.opened, change))));
+    return found.map(([name, change]) => button(name, async () => opened(await makeChanged(page, shown, known.opened, change))));
   }
 
   const opened = (made) => made && page.show("create", { job: made.id, isNew: true });

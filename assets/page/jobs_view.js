@@ -98,13 +98,14 @@ export async function animateStills(page, job, stills) {
   return made;
 }
 
-export function makeChanged(page, { template, values, workflow }, change) {
-  return page.server.send("POST", "api/films", template ? { template, ...values, ...change } : { workflow, ...change });
+export function makeChanged(page, job, { template, values, workflow }, change) {
+  const form = template ? { template, ...values } : { workflow };
+  return page.server.send("POST", "api/films", { ...form, ...change, title: job.title });
 }
 
 // Where there is nothing that could be smaller, the settings go into the form.
 export async function makeSmaller(page, job) {
   const opened = await open(page, job);
   const change = CHANGES.smaller(opened);
-  return change ? makeChanged(page, opened, change) : (page.remake(job.id), null);
+  return change ? makeChanged(page, job, opened, change) : (page.remake(job.id), null);
 }

@@ -40,6 +40,7 @@ def test_what_is_kept_is_not_made_again(visit: Visit, served: Served) -> None:
     graph = json.loads(page.request.get(f"{served.url}api/jobs/{third['id']}/workflow").text())
     assert graph["3"]["inputs"]["seed"] == 5
     assert graph["13"]["inputs"]["seed"] != 6
+    assert first["title"] == second["title"] == third["title"] == "A red rocket in the sky"
     page.click("[data-act=extend]")
     expect(page.locator("#sm-template input")).to_have_value("Extend a film")
     expect(page.locator("#sm-field-film input")).to_have_value(re.compile(r"\.mp4 \[output\]$"))

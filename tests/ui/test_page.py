@@ -140,6 +140,16 @@ def test_a_size_that_becomes_another_and_a_part_of_a_frame_are_said_while_they_a
     expect(page.locator(".sm-toast.sm-bad")).to_have_count(0)
 
 
+def test_browsers_ask_whether_a_part_of_the_page_is_new(visit: Visit) -> None:
+    page = visit()
+    first = page.request.get("page/main.js")
+    assert first.headers["cache-control"] == "no-cache"
+    again = page.request.get("page/main.js", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status, again.headers["cache-control"]) == (304, "no-cache")
+    folds = page.locator(".sm-fold").evaluate_all("all => all.map((one) => getComputedStyle(one).overflowX)")
+    assert set(folds) == {"visible"}  # no scroll bars of their own
+
+
 def test_the_usual_size_is_named_only_if_it_is_the_one(visit: Visit) -> None:
     page = visit()
     page.click(".sm-fold > button:has-text('Still')")
