@@ -16,8 +16,8 @@ run: $(VENV)/installed  ## install, then serve the page and the API on this mach
 film: $(VENV)/installed  ## install, then make a film of a rocket taking off
 	$(BIN)/python app.py film "$$PROMPT"
 
-test: $(VENV)/installed-dev lint  ## install, then run every test but those of clusters; those of the page want a Chromium
-	$(BIN)/python -m pytest -m "not ray"
+test: $(VENV)/installed-dev lint  ## install, then run every test but those of the page in a browser and of clusters
+	$(BIN)/python -m pytest -m "not ray and not page"
 
 test-page: $(VENV)/installed-dev  ## the page in a real browser alone; wants a Chromium (apt-get install chromium)
 	$(BIN)/python -m pytest -m page tests/ui

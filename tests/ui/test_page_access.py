@@ -61,10 +61,12 @@ def test_a_server_that_is_gone_is_said_and_found_again(browser: Browser, served:
     page.fill("#sm-field-prompt textarea", "typed before it went")
     page.wait_for_timeout(300)  # Gradio tells of what was typed a little later
     port = urlsplit(served.url).port
+    page.evaluate("window.isOfTheOldServer = true")
     served.stop()
     page.evaluate("window.dispatchEvent(new Event('offline'))")  # what a browser says when its line is gone: it looks at once
     expect(page.locator("#sm-connection")).to_contain_text("cannot be reached")
     served.start(port)
+    page.wait_for_function("() => !window.isOfTheOldServer")  # it has loaded itself anew
     expect(page.locator("#sm-connection")).to_be_hidden()
     page.wait_for_selector("#sm-make")
     expect(page.locator("#sm-field-prompt textarea")).to_have_value("typed before it went")
