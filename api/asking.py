@@ -70,7 +70,7 @@ def prepared(api: JobApi, graph: Graph, body: SubmitModel, user: User, **extra: 
         extra[WITHOUT_METADATA] = True
     submission, workflow = prepare(
         graph, api.catalog, api.folders(user), extra=extra, max_pixel_steps=api.max_pixel_steps,
-        title=body.title, tags=tuple(body.tags), front=body.front,
+        title_of_file=api.store.title_of_file, title=body.title, tags=tuple(body.tags), front=body.front,
     )  # fmt: skip
     if workflow.node_errors:  # what is asked for here is done whole or not at all
         raise WorkflowError("prompt_outputs_failed_validation", "Some outputs cannot be made", node_errors=workflow.node_errors)

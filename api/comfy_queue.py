@@ -33,7 +33,7 @@ def submit(call: Call) -> dict[str, Any]:
     options = {"number": _number(asked), "front": bool(asked.get("front")), "job_id": _text(asked, "prompt_id")}
     submission, workflow = prepare(
         graph, call.context.catalog, call.folders, only=_targets(asked), extra=_extra(asked),
-        max_pixel_steps=call.context.max_pixel_steps, **options,
+        max_pixel_steps=call.context.max_pixel_steps, title_of_file=call.store.title_of_file, **options,
     )  # fmt: skip
     job = call.store.submit(submission)
     call.request.state.job_id = job.id

@@ -77,7 +77,7 @@ class JobApi:
 
     @cached_property
     def _forecasts(self) -> Forecasts:
-        return Forecasts(self.store)
+        return Forecasts(self.store, self.board.seconds_at_work)
 
     def _document(self, job: Job, root: str, prospects: Mapping[str, Prospect]) -> dict[str, Any]:
         prospect = _NOTHING_KNOWN if job.status.is_ended else prospects.get(job.id, _NOTHING_KNOWN)

@@ -29,7 +29,7 @@ class ProgressModel(BaseModel):
     node: str
     step: int
     total: int
-    seconds: float = Field(description="How long the job had run when this was told.")
+    seconds: float = Field(description="How long the job had been at work when this was told; waking and loading do not count.")
     preview: str | None = Field(description="Where a small picture of it as it is now can be had; null if there is none.")
 
 
@@ -85,7 +85,9 @@ class JobModel(BaseModel):
     peak_bytes: int
     error: JobErrorModel | None
     place: int | None = Field(description="In the queue; 1 is next. Null if it does not wait.")
-    remaining_seconds: float | None = Field(description="Until it is done, waiting included; null if nobody can tell.")
+    remaining_seconds: float | None = Field(
+        description="Until it is done, waiting included; while it wakes or loads, once that is over. Null if nobody can tell."
+    )
     progress: ProgressModel | None = Field(description="Null if it does not run.")
     webhook: str | None
     deliveries: list[DeliveryModel] = Field(description="How the webhook was told; only where one job is asked for.")
@@ -152,7 +154,7 @@ class ExportRequest(FilmRequest):
 
 
 class EstimateModel(BaseModel):
-    seconds: float | None = Field(description="That it will run; null if nothing is known.")
+    seconds: float | None = Field(description="That it will be at work; what is loaded before does not count. Null if nothing is known.")
     seconds_basis: str | None = Field(description="What that is told from.", examples=["3 similar jobs"])
     frames: int | None = Field(description="Of the film; null for pictures.")
     film_seconds: float | None

@@ -100,7 +100,7 @@ def estimated(api: JobApi, body: FilmRequest, user: User) -> dict[str, Any]:
     return {
         "seconds": _rounded(found.seconds), "seconds_basis": found.basis, "frames": frames, "film_seconds": seconds,
         "bytes": found.bytes, "memory_bytes": found.memory_bytes, "warnings": list(submission.warnings),
-        "queue_seconds": _rounded(queue_seconds(api.store)),
+        "queue_seconds": _rounded(queue_seconds(api.store, api.board.seconds_at_work)),
     }  # fmt: skip
 
 

@@ -57,7 +57,8 @@ class QueueJobs:
         priority = int(tags.get(PRIORITY_TAG, 0))
         submission, _ = prepare(
             document, self.service.catalog, Folders(self.service.settings.data_dir, owner), extra=extra,
-            max_pixel_steps=self.service.settings.max_pixel_steps, job_id=tags[REQUEST_ID], number=-priority * 1e6 if priority else None,
+            max_pixel_steps=self.service.settings.max_pixel_steps, title_of_file=self.store.title_of_file,
+            job_id=tags[REQUEST_ID], number=-priority * 1e6 if priority else None,
         )  # fmt: skip
         self.store.submit(submission)
 

@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.kill import submit
 from benchmarks.many_jobs import one_worker
 from jobs.estimates import estimate, work_of
-from jobs.job import Job, JobStatus
+from jobs.job import PREPARING, Job, JobStatus
 from jobs.store import JobStore
 
 SEED = 1
@@ -68,7 +68,8 @@ def measure(data_dir: Path, sizes: list[tuple[int, int, int]], values: dict[str,
 
 def _film(job: Job, size: tuple[int, int, int], told: float | None) -> Film:
     pixel_steps = {work.kind: work.pixel_steps for work in work_of(job.work)}
-    return Film(*size, told, job.run_seconds, job.stage_seconds, pixel_steps)
+    seconds = job.run_seconds - sum(job.stage_seconds.get(stage, 0.0) for stage in PREPARING)  # as it is told
+    return Film(*size, told, seconds, job.stage_seconds, pixel_steps)
 
 
 def growth(films: list[Film]) -> dict[str, dict[str, float]]:

@@ -1,7 +1,8 @@
 """What a job will cost, told from jobs that have been: seconds, bytes, memory. The form, the queue and the panel of a job all ask here.
 
 First from jobs of the same work; else scaled from jobs of other sizes, by the same models on the same device. Where those say nothing,
-nothing is said. Time grows with pixels times steps in each stage, and with pixels where nothing is sampled; bytes grow with pixels.
+nothing is said. Time grows with pixels times steps in each stage, and with pixels where nothing is sampled; bytes grow with pixels. What
+came before the work, the start of PyTorch and the loading of models, does not count: who comes next may find it done.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from jobs.job import PREPARING
 from jobs.store import JobStore
 from workflows.workload import Work
 
@@ -107,7 +109,7 @@ def work_of(text: str) -> list[Work]:
 
 @dataclass(frozen=True)
 class _Done:
-    """A job that has been."""
+    """A job that has been; its seconds without those of `PREPARING`."""
 
     seq: int
     name: str
@@ -121,9 +123,11 @@ class _Done:
 
 
 def _done(row: Any) -> _Done:
+    spent = json.loads(row["stage_seconds"])
+    before = sum(spent.pop(stage, 0.0) for stage in PREPARING)
     return _Done(
-        row["seq"], row["work"], work_of(row["work"]), models_of(json.loads(row["workflow"])), json.loads(row["stage_seconds"]),
-        row["run_seconds"], row["peak_bytes"], bool(row["is_whole"]), row["device"],
+        row["seq"], row["work"], work_of(row["work"]), models_of(json.loads(row["workflow"])), spent,
+        max(0.0, row["run_seconds"] - before), row["peak_bytes"], bool(row["is_whole"]), row["device"],
     )  # fmt: skip
 
 

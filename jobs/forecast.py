@@ -1,4 +1,6 @@
-"""When a job will be done: its place in the line, and what it and those before it should take by `estimates`, as the form has said."""
+"""When a job will be done: its place in the line, and what it and those before it should take by `estimates`, as the form has said.
+
+That is time at work. While models are loaded the clock stands: what will remain once they are there is what is told."""
 
 from __future__ import annotations
 
@@ -14,6 +16,8 @@ from jobs.store import JobStore
 
 FRESH_SECONDS = 0.5
 
+AtWork = Callable[[str], float | None]  # how long a job has been at work, by its id; None if nobody here knows
+
 _OPEN = "SELECT id, work, started, status = 'running' AS runs FROM jobs WHERE status IN ('running', 'queued')"
 _SUCCEEDED = "SELECT count(*) FROM jobs WHERE status = 'succeeded'"
 _WORKFLOWS = "SELECT id, workflow FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
@@ -27,11 +31,15 @@ class Prospect:
     remaining_seconds: float | None
 
 
+def nobody_knows(job_id: str) -> float | None:
+    """An `AtWork`: then what counts is when the job was started."""
+
+
 class Forecasts:
     """`forecast`, made once for all who ask within half a second: with a long line many clients would ask for the same."""
 
-    def __init__(self, store: JobStore, steady: Callable[[], float] = time.monotonic) -> None:
-        self._store, self._steady, self._lock = store, steady, threading.Lock()
+    def __init__(self, store: JobStore, at_work: AtWork = nobody_knows, steady: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._at_work, self._steady, self._lock = store, at_work, steady, threading.Lock()
         self._newest: Mapping[str, Prospect] = {}
         self._made: float | None = None
         self._costs = Costs(store)
@@ -41,7 +49,7 @@ class Forecasts:
         with self._lock:
             is_fresh = self._made is not None and self._steady() - self._made < FRESH_SECONDS
             if is_changed or not is_fresh or any(job_id not in self._newest for job_id in job_ids):
-                self._newest, self._made = forecast(self._store, self._costs), self._steady()
+                self._newest, self._made = forecast(self._store, self._at_work, self._costs), self._steady()
             return self._newest
 
 
@@ -74,13 +82,18 @@ class Costs:
                 self._models[row["id"]] = models_of(json.loads(row["workflow"]))
 
 
-def forecast(store: JobStore, costs: Costs | None = None) -> dict[str, Prospect]:
+def forecast(store: JobStore, at_work: AtWork = nobody_knows, costs: Costs | None = None) -> dict[str, Prospect]:
     """Of every job that runs or waits; while the queue is paused nobody can tell when it goes on. `costs`: of earlier ones.
 
     Raises StorageError."""
     jobs = {row["id"]: row for row in store.database.read(_OPEN)}
     seconds = (costs or Costs(store)).of(jobs)
-    left = {job_id: _left(seconds[job_id], store.seconds_since(job_id, row["started"])) for job_id, row in jobs.items() if row["runs"]}
+
+    def spent(job_id: str) -> float:
+        known = at_work(job_id)
+        return store.seconds_since(job_id, jobs[job_id]["started"]) if known is None else known
+
+    left = {job_id: _left(seconds[job_id], spent(job_id)) for job_id, row in jobs.items() if row["runs"]}
     found = {job_id: Prospect(None, _rounded(rest)) for job_id, rest in left.items()}
     waited = None if store.is_paused or None in left.values() else sum(left.values())
     places = store.positions() if len(left) < len(jobs) else {}
@@ -91,11 +104,11 @@ def forecast(store: JobStore, costs: Costs | None = None) -> dict[str, Prospect]
     return found
 
 
-def queue_seconds(store: JobStore) -> float | None:
+def queue_seconds(store: JobStore, at_work: AtWork = nobody_knows) -> float | None:
     """Until all that runs and waits now is done, which is the most that a new job waits; None if nobody can tell."""
     if store.is_paused:
         return None
-    left = [prospect.remaining_seconds for prospect in forecast(store).values()]
+    left = [prospect.remaining_seconds for prospect in forecast(store, at_work).values()]
     return None if None in left else max(left, default=0.0)
 
 

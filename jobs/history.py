@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from jobs.progress import JobEvent
 from jobs.rows import check_id, check_text, file_columns, outcome_columns, submitted_columns, to_json, words_of
 from jobs.table import JobTable, check_status, marks
 
+_RESULT = re.compile(r"(?:(?P<subfolder>.+)/)?(?P<filename>[^/]+) \[(?P<type>output|temp)\]")
 _FILM = " OR ".join(f"filename LIKE '%{suffix}'" for suffix in FILM_SUFFIXES)
 _SHOWN = "SELECT 1 FROM files WHERE job = seq AND kind <> 'beside'"
 _MAKES = {"film": f"EXISTS ({_SHOWN} AND ({_FILM}))", "still": f"EXISTS ({_SHOWN}) AND NOT EXISTS ({_SHOWN} AND ({_FILM}))", "": ""}
@@ -127,6 +129,18 @@ class History(JobTable):
         """Of every job that made this file or got it from the cache."""
         sql = "SELECT DISTINCT owner FROM files JOIN jobs ON seq = job WHERE filename = ? AND subfolder = ? AND type = ?"
         return {row["owner"] for row in self.database.read(sql, (filename, subfolder, type))}
+
+    def title_of_file(self, owner: str, name: str) -> str:
+        """What the job is called that made it; "" if nobody knows. `name` as workflows name a result: "folder/film.mp4 [output]"."""
+        place = _RESULT.fullmatch(name)
+        if not place:
+            return ""
+        sql = """
+            SELECT title FROM files JOIN jobs ON seq = job
+            WHERE filename = ? AND subfolder = ? AND type = ? AND owner = ? AND title <> filename ORDER BY seq LIMIT 1
+        """
+        values = place["filename"], place["subfolder"] or "", place["type"], owner
+        return next((row["title"] for row in self.database.read(sql, values)), "")
 
     def favourite(self, job_id: str, on: bool = True) -> Job:
         """Raises UnknownJobError."""

@@ -22,6 +22,7 @@ class JobStatus(StrEnum):
         return self in ENDED
 
 
+PREPARING = ("waking", "loading")  # stages before the work: nobody pays for them, and the next job may find it done
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED)
 FILM_SUFFIXES = (".mp4", ".webm", ".mov", ".mkv", ".gif", ".webp")  # what moves, of what nodes write
 VERIFIES = "verifies"  # in `extra`: the id of the job that this one does again, with nothing from the cache

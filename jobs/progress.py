@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from jobs.job import Output
+from jobs.job import PREPARING, Output
 from pipelines.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ class JobEvent:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a job is. `started` is unix seconds, `seconds` how long it had run when this was told; `version` grows with each change."""
+    """Where a job is. `started` is unix seconds, `seconds` how long it had been at work when this was told, without the stages of
+    `PREPARING`; `version` grows with each change."""
 
     job_id: str
     version: int
@@ -68,7 +69,7 @@ class Board:
         self._in_order = threading.RLock()
         self._version = 0
         self._snapshots: dict[str, Snapshot] = {}
-        self._began: dict[str, float] = {}
+        self._at_work: dict[str, _Stopwatch] = {}
         self._ended: OrderedDict[str, Snapshot] = OrderedDict()
         self._subscribers: dict[object, Callable[[JobEvent], None]] = {}
 
@@ -101,6 +102,12 @@ class Board:
         with self._changed:
             return self._find(job_id)
 
+    def seconds_at_work(self, job_id: str) -> float | None:
+        """How long a running job has been at work until now, without the stages of `PREPARING`; None of one that does not run here."""
+        with self._changed:
+            watch = self._at_work.get(job_id)
+            return None if watch is None else watch.read(self.steady())
+
     def running(self) -> list[Snapshot]:
         with self._changed:
             return list(self._snapshots.values())
@@ -121,7 +128,7 @@ class Board:
     def _note(self, event: JobEvent) -> None:
         self._version += 1
         if event.kind == "started":
-            self._began[event.job_id] = self.steady()
+            self._at_work[event.job_id] = _Stopwatch(self.steady())
             self._ended.pop(event.job_id, None)
             self._snapshots[event.job_id] = Snapshot(event.job_id, self._version, started=self.clock())
         elif event.kind in ENDINGS:
@@ -129,17 +136,33 @@ class Board:
         elif event.kind == "queued":  # perhaps again
             self._ended.pop(event.job_id, None)
         elif event.job_id in self._snapshots:
-            seconds = max(0.0, self.steady() - self._began[event.job_id])
+            if event.kind == "progress":
+                self._at_work[event.job_id].turn(self.steady(), is_on=event.data["stage"] not in PREPARING)
+            seconds = self._at_work[event.job_id].read(self.steady())
             told = replace(self._snapshots[event.job_id], version=self._version, seconds=seconds)
             self._snapshots[event.job_id] = replace(told, **_changes(event, told))
 
     def _end(self, event: JobEvent) -> None:
         last = self._snapshots.pop(event.job_id, None) or Snapshot(event.job_id, 0)
-        seconds = max(0.0, self.steady() - self._began.pop(event.job_id, self.steady()))
+        now = self.steady()
+        seconds = self._at_work.pop(event.job_id, _Stopwatch(now)).read(now)
         status = "queued" if event.kind == "requeued" else event.kind
         self._ended[event.job_id] = replace(last, version=self._version, status=status, seconds=seconds, preview=b"", files=())
         while len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
+
+
+class _Stopwatch:
+    """Runs from `now` on, or not."""
+
+    def __init__(self, now: float) -> None:
+        self._counted, self._since, self._is_on = 0.0, now, True
+
+    def turn(self, now: float, *, is_on: bool) -> None:
+        self._counted, self._since, self._is_on = self.read(now), now, is_on
+
+    def read(self, now: float) -> float:
+        return self._counted + (max(0.0, now - self._since) if self._is_on else 0.0)
 
 
 def progress_data(progress: Progress, node_id: str = "") -> dict[str, Any]:

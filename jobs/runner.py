@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.job import VERIFIES, Job, Outcome, Output
 from jobs.keeping import record_of
+from jobs.progress import progress_data
 from jobs.publications import Journal
 from pipelines.parameters import MachineSettings
 from pipelines.progress import IsCanceled, Progress
@@ -87,13 +89,23 @@ class Runner:
         workflow = Workflow.parse(job.workflow, self.catalog, folders, job.targets)
         if set(job.targets or ()) - set(workflow.targets):  # a file that was there when it was submitted
             raise WorkflowError("prompt_outputs_failed_validation", "It cannot be made any more", node_errors=workflow.node_errors)
-        extra = job.extra.get("extra_pnginfo")
+        extra, seconds = job.extra.get("extra_pnginfo"), self._prepare(report)
         run = self.engine.execute(
             workflow, folders, extra=extra if isinstance(extra, Mapping) else {}, tell=_Teller(report, folders), is_canceled=is_canceled,
             journal=_Account(journal), keeps_metadata=not job.extra.get(WITHOUT_METADATA), is_fresh=VERIFIES in job.extra,
             shows_previews=True,
         )  # fmt: skip
+        run.seconds["loading"] = round(run.seconds.get("loading", 0.0) + seconds, 3)
         return outcome_of(run, advice(workflow, folders), folders)
+
+    def _prepare(self, report: Report) -> float:
+        """The first job waits for PyTorch, and is told so; gives the seconds that it took. Raises InputError, UnknownNameError for a device
+        that is not there."""
+        began = time.monotonic()
+        if not self.hears:
+            report("progress", progress_data(Progress("loading", 0, 0)))
+            _ = self.engine.placement
+        return time.monotonic() - began
 
 
 class _Teller:
@@ -107,8 +119,7 @@ class _Teller:
 
         match event:
             case Progress():
-                told = {"stage": event.stage, "step": event.step, "total": event.total, "node_id": event.node}
-                self.report("progress", told)
+                self.report("progress", progress_data(event, event.node))
             case Cached():
                 self.report("cached", {"nodes": list(event.nodes)})
             case Glimpse():

@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any
 
 from jobs.history import History
-from jobs.job import Failure, Job, JobStatus, Outcome
+from jobs.job import PREPARING, Failure, Job, JobStatus, Outcome
 from jobs.line import Line
 from jobs.lock import WorkerLock
 from jobs.progress import JobEvent
@@ -29,7 +29,6 @@ from jobs.rows import file_columns, outcome_columns, to_json
 
 log = logging.getLogger(__name__)
 
-_UNPAID = ("waking", "loading")  # stages that are nobody's work
 _NOTHING = Outcome()
 _WAITING_OF = "SELECT id FROM jobs WHERE status = 'queued' AND owner = ? ORDER BY number, seq"
 _USED = """
@@ -121,7 +120,7 @@ class JobStore(Line, History, Retention, Publications):
             seconds = self.seconds_since(job_id, row["started"])
             connection.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", file_columns(row["seq"], outcome.all_files()))
             job = self._update(connection, job_id, JobStatus.RUNNING, values | {"status": status, "ended": now, "run_seconds": seconds})
-            used = sum(spent for stage, spent in outcome.stage_seconds.items() if stage not in _UNPAID)
+            used = sum(spent for stage, spent in outcome.stage_seconds.items() if stage not in PREPARING)
             connection.execute(_USED, (row["owner"], time.strftime("%Y-%m-%d", time.gmtime(now)), used))
             events.append(JobEvent(job_id, status.value, {"job": job}))
         self._began.pop(job_id, None)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from errors import InputError
 from jobs.job import Submission
-from workflows.advice import advice, title_of
+from workflows.advice import advice, title_of, unknown
 from workflows.declare import Catalog
 from workflows.folders import Folders
 from workflows.graph import Workflow
@@ -22,10 +23,12 @@ def prepare(
     only: Iterable[str] | None = None,
     extra: Mapping[str, Any] | None = None,
     max_pixel_steps: int = 0,
+    title_of_file: Callable[[str, str], str] | None = None,
     **more: Any,
 ) -> tuple[Submission, Workflow]:
     """A submission of the owner of `folders`, and its workflow (whose `node_errors` say which outputs are left out). `more`: other fields
     of the submission. With `max_pixel_steps` larger work is refused: pixels times frames times steps, of all samplers.
+    `title_of_file(owner, "name [output]")` tells what the job is called that made a file.
 
     Raises WorkflowError, InputError."""
     workflow = Workflow.parse(document, catalog, folders, only)
@@ -38,5 +41,5 @@ def prepare(
         "workflow": dict(workflow.graph), "owner": folders.owner, "targets": workflow.targets, "extra": dict(extra or {}),
         "work": "+".join(map(str, work)), "warnings": tuple(advice(workflow, folders)),
     }  # fmt: skip
-    title = more.pop("title", "") or title_of(workflow)
+    title = more.pop("title", "") or title_of(workflow, partial(title_of_file, folders.owner) if title_of_file else unknown)
     return Submission(**settled, title=title, **more), workflow

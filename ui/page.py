@@ -44,8 +44,9 @@ watch('value', () => window.stillmotion.heard(props.value));
 _ESTIMATE = '<div id="sm-cost">${value}</div>'
 _OUTDATED = "element.addEventListener('stillmotion-outdated', () => trigger('outdated'));"
 _AT_START = """async () => {
-  const { language } = await import(new URL("page/texts.js", document.baseURI));
-  return [language(), sessionStorage.getItem("stillmotion.draft") ?? "", sessionStorage.getItem("stillmotion.folds") ?? ""];
+  const { ready } = await import(new URL("page/main.js", document.baseURI));
+  await ready;
+  return [stillmotion.language(), sessionStorage.getItem("stillmotion.draft") ?? "", sessionStorage.getItem("stillmotion.folds") ?? ""];
 }"""
 
 

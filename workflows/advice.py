@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from workflows.folders import Folders
 from workflows.graph import Link, Workflow
@@ -66,8 +66,14 @@ def _of_ignored(workflow: Workflow) -> Iterator[tuple[str, str]]:
                 yield node.id, f"{name} is not supported and left out; films are silent."
 
 
-def title_of(workflow: Workflow) -> str:
-    """What a person would call it: the prompt of the first sampler, else any other, else the name of a picture or film."""
+def unknown(name: str) -> str:
+    """A `known` of who knows no titles."""
+    return ""
+
+
+def title_of(workflow: Workflow, known: Callable[[str], str] = unknown) -> str:
+    """What a person would call it: the prompt of the first sampler, else any other, else the title or the name of a picture or film.
+    `known` gives the title of one that is written as "name [output]", or ""."""
     for node in workflow.nodes.values():
         link = node.inputs.get("positive")
         while isinstance(link, Link):
@@ -77,7 +83,7 @@ def title_of(workflow: Workflow) -> str:
             link = source.inputs.get("positive")
     told = [words for node in workflow.named("CLIPTextEncode") if (words := _words(node.inputs.get("text")))]
     names = [node.inputs.get(name) for node in workflow.named("LoadImage", "LoadVideo") for name in ("image", "file")]
-    return next(iter(told), "") or next((_FROM.sub("", _words(name)) for name in names if isinstance(name, str)), "")
+    return next(iter(told), "") or next((known(name) or _FROM.sub("", _words(name)) for name in names if isinstance(name, str)), "")
 
 
 def _words(text: object) -> str:

@@ -54,6 +54,7 @@ export function stepsWord(page, job) {
 
 export function leftWord(page, job, unknown = "") {
   const left = job.remaining_seconds;
+  if (left !== null && job.progress && isBefore(job.progress)) return page.say("time.then", { time: page.seconds(left) });
   return left === null ? unknown : left < 1 ? page.say("time.moment") : page.say("time.left", { time: page.seconds(left) });
 }
 

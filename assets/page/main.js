@@ -131,13 +131,17 @@ function setDark(isDark) {
 // Another device, a lost connection, a server that was started anew: the page finds its way back by itself.
 function watchConnection(line) {
   let timer;
+  const look = () => server.get("api/about").then(reloadIfNew, () => {});
   const draw = (isLost) => {
     replace(line, isLost ? say("connection.lost") : "");
     line.hidden = !isLost;
     clearInterval(timer);
-    if (isLost) timer = setInterval(() => server.get("api/about").then(reloadIfNew, () => {}), 2000);
+    if (isLost) timer = setInterval(look, 2000);
   };
-  server.onConnection(draw);
+  server.onConnection((isLost) => {
+    draw(isLost);
+    if (!isLost) look(); // whoever found it first
+  });
   onLanguage(() => draw(server.lost));
   window.addEventListener("offline", () => server.get("api/about").catch(() => {}));
 }
@@ -150,8 +154,10 @@ function reloadIfNew(found) {
 // Whether we are the same for the server the next time.
 const lookForCookies = async () => (await server.get("api/about")).user === (await server.get("api/about")).user;
 
+export const ready = Promise.all([server.get("api/about"), loadTexts()]); // the form is not drawn before: it speaks with us
+
 async function start() {
-  [about] = await Promise.all([server.get("api/about"), loadTexts()]);
+  [about] = await ready;
   document.body.dataset.view = "create";
   const kept = localStorage.getItem(THEME);
   if (kept) document.body.classList.toggle("dark", kept === "dark");

@@ -24,10 +24,11 @@ export const server = {
 
 async function ask(method, path, body, read = parse) {
   const isForm = body instanceof FormData;
+  const keepalive = method !== "GET" && body === undefined; // a cancel goes on when the page is left
   const headers = { Accept: "application/json", ...(body === undefined || isForm ? {} : { "Content-Type": "application/json" }) };
   let answer;
   try {
-    answer = await fetch(server.url(path), { method, headers, body: body === undefined ? undefined : isForm ? body : JSON.stringify(body) });
+    answer = await fetch(server.url(path), { method, headers, keepalive, body: body === undefined ? undefined : isForm ? body : JSON.stringify(body) });
   } catch {
     setLost(true);
     throw new ServerError(0, { code: "connection_lost" });

@@ -66,6 +66,15 @@ def test_a_film_is_asked_for_and_followed_to_its_files(house: House) -> None:
     assert (workflow["3"]["inputs"]["seed"], workflow["16"]["inputs"]["video_frames"]) == (7, 5)
 
 
+def test_what_is_made_of_a_film_is_called_as_that_film(house: House) -> None:
+    made = house.post("/api/films", {"prompt": "a boat that is gone on with"}, headers={"Prefer": "wait=10"}).json()
+    image = f"{made['outputs'][0]['filename']} [output]"
+    following = house.post("/api/films", {"template": "still_to_film", "image": image}, headers={"Prefer": "wait=10"}).json()
+    assert following["title"] == "a boat that is gone on with"
+    found = house.get("/api/jobs?text=gone+on").json()["jobs"]
+    assert [one["id"] for one in found] == [following["id"], made["id"]]
+
+
 def test_whoever_prefers_to_wait_gets_the_finished_job(house: House) -> None:
     answer = house.post("/api/films", {"prompt": "a boat"}, headers={"Prefer": "respond-async, wait=10"})
     assert (answer.status_code, answer.headers["Preference-Applied"]) == (200, "wait=10")

@@ -5,6 +5,7 @@ import pytest
 from jobs.estimates import estimate
 from jobs.forecast import FRESH_SECONDS, Forecasts, forecast, queue_seconds
 from jobs.job import Outcome
+from jobs.progress import Board, JobEvent
 from workflows.workload import Work
 
 
@@ -50,6 +51,19 @@ def test_the_time_that_is_left_counts_from_the_start_and_is_never_negative(known
         assert forecast(store)[job_id].remaining_seconds == left
 
 
+def test_while_models_are_loaded_the_clock_stands(known, submit, store, clock) -> None:
+    board = Board(clock)
+    store.tell = board.publish
+    job_id = submit(work="small").id
+    forecasts = Forecasts(store, board.seconds_at_work, steady=clock)
+    store.claim("test")
+    for stage, passed, left in (("loading", 30, 10), ("still", 4, 6), ("loading", 20, 6), ("motion", 5, 1), ("decoding", 9, 0)):
+        board.publish(JobEvent(job_id, "progress", {"node_id": "", "stage": stage, "step": 0, "total": 0}))
+        clock.advance(passed)
+        assert forecasts.of([job_id])[job_id].remaining_seconds == queue_seconds(store, board.seconds_at_work) == left
+    assert board.newest(job_id).seconds == 9.0  # when it was told last
+
+
 @pytest.mark.parametrize("side", [64, 96, 128])
 def test_the_form_the_queue_and_the_panel_tell_the_same_number(submit, run_one, store, side: int) -> None:
     def work(side: int) -> list[Work]:
@@ -73,7 +87,7 @@ def test_the_form_the_queue_and_the_panel_tell_the_same_number(submit, run_one, 
 
 
 def test_what_was_measured_is_kept_until_another_has_succeeded(submit, run_one, store, clock) -> None:
-    forecasts, waiting = Forecasts(store, clock), submit(work="small").id
+    forecasts, waiting = Forecasts(store, steady=clock), submit(work="small").id
     assert forecasts.of([waiting])[waiting].remaining_seconds is None
     submit(work="small", front=True)
     run_one(10)
@@ -96,7 +110,7 @@ def test_nothing_to_do(store) -> None:
 
 
 def test_many_who_ask_at_once_get_the_same_until_it_is_old_or_too_little(submit, store, clock) -> None:
-    forecasts, first = Forecasts(store, clock), submit().id
+    forecasts, first = Forecasts(store, steady=clock), submit().id
     found = forecasts.of([first])
     assert forecasts.of([first]) is found
     second = submit().id

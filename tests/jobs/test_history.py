@@ -160,6 +160,18 @@ def test_a_file_knows_whose_it_is(store, submit, run_one):
     assert store.owners_of("a.png") == store.owners_of("a.png", "trips", "temp") == set()
 
 
+def test_a_file_knows_what_the_job_is_called_that_made_it(store, submit, run_one):
+    files = (Output("9", "images", "a.png", "trips"), Output("9", "images", "a.png", ""), Output("9", "images", "a.png", "", "temp"))
+    for owner, title, file in zip(("ann", "bob", "ann"), ("Moon", "Sun", "Star"), files, strict=True):
+        submit(owner, title=title)
+        run_one(outcome=Outcome(files=(file,)))
+    assert store.title_of_file("ann", "trips/a.png [output]") == "Moon"
+    assert store.title_of_file("bob", "a.png [output]") == "Sun"
+    assert store.title_of_file("ann", "a.png [temp]") == "Star"
+    for owner, name in (("ann", "a.png [output]"), ("bob", "trips/a.png [output]"), ("ann", "trips/a.png"), ("ann", "a.png [input]")):
+        assert store.title_of_file(owner, name) == ""
+
+
 def test_marks_stay(store, several):
     assert store.favourite(several["a"]).is_favourite
     assert titles(store, is_favourite=True) == "a"

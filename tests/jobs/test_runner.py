@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,22 @@ def house(data_dir: Path, shelf: Shelf) -> Iterator[House]:
     made.store.close()
 
 
+def test_the_first_job_says_that_it_waits_for_pytorch_and_counts_it_as_loading(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly() -> Engine:
+        time.sleep(0.3)
+        return house.engine
+
+    monkeypatch.setattr(house.runner, "_make_engine", slowly)
+    first, second = house.submit(), house.submit(seed=5)
+    told = {}
+    for job in (first, second):
+        house.worker.step()
+        told[job.id] = [event.data for event in house.events if event.job_id == job.id and event.kind == "progress"]
+    nothing_yet = {"node_id": "", "stage": "loading", "step": 0, "total": 0}
+    assert told[first.id][0] == nothing_yet != told[second.id][0]
+    assert house.store.get(first.id).stage_seconds["loading"] >= 0.3 > house.store.get(second.id).stage_seconds["loading"]
+
+
 def test_a_job_runs_from_submission_to_files(house: House) -> None:
     submitted = house.submit("anna", prompt="a red boat", frames=2, augmentation_level=0.3)
     assert submitted.title == "a red boat"
@@ -85,10 +102,11 @@ def test_a_job_runs_from_submission_to_files(house: House) -> None:
     assert all(file.bytes == (house.data_dir / "output" / "anna" / file.filename).stat().st_size for file in job.files)
     assert job.warnings == submitted.warnings
     kinds = house.kinds(job)
-    assert kinds[:3] == ["queued", "started", "cached"]
+    assert kinds[:4] == ["queued", "started", "progress", "cached"]
     assert kinds.count("output") == 3
     assert kinds[-1] == "succeeded"
-    assert Measured(house.store).seconds(job.work, models_of(job.workflow)) == pytest.approx(job.run_seconds)
+    at_work = job.run_seconds - job.stage_seconds["loading"]
+    assert Measured(house.store).seconds(job.work, models_of(job.workflow)) == pytest.approx(at_work)
     assert house.worker.step() is None
 
 
