@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
+from typing import Any
 
 from api.asking import Wish, checked
 from api.job_context import JobApi
@@ -10,7 +12,7 @@ from api.job_models import BatchRequest
 from api.users import User
 from errors import InputError, UnknownNameError
 from jobs import batches
-from jobs.job import Job
+from jobs.job import Job, Submission
 from workflows.templates import Template, fill, find_template
 
 
@@ -20,9 +22,11 @@ def make_films(api: JobApi, body: BatchRequest, user: User) -> list[Job]:
     rows = batches.repeated(_rows(body, template), body.seeds, template)
     if len(rows) > batches.MOST_ROWS:
         raise InputError(f"These are {len(rows)} films; {batches.MOST_ROWS} are the most at once.", "Use fewer rows or fewer of each.")
-    made = batches.prepared(
-        rows, lambda values: checked(api, Wish(template, fill(template, values, is_draft=body.draft), values), body, user)[0]
-    )
+
+    def make(values: Mapping[str, Any]) -> Submission:
+        return checked(api, Wish(template, fill(template, values, is_draft=body.draft), values), body, user)[0]
+
+    made = batches.prepared(rows, make, body.values)
     ordered = made[::-1] if body.front else made  # each comes before those that wait, so the first has to come last
     jobs = api.store.submit_many(ordered, batch=str(uuid.uuid4()))
     return jobs[::-1] if body.front else jobs

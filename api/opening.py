@@ -32,6 +32,7 @@ from jobs.forecast import queue_seconds
 from jobs.job import Job
 from pipelines.filenames import storage_error
 from pipelines.metadata import read_settings
+from workflows.advice import for_people
 from workflows.exporting import Exported, export, order_of
 from workflows.graph import check_readable, read_json
 from workflows.opening import exact_text, open_workflow
@@ -99,7 +100,8 @@ def estimated(api: JobApi, body: FilmRequest, user: User) -> dict[str, Any]:
     frames, seconds = length(workflow, folders)
     return {
         "seconds": _rounded(found.seconds), "seconds_basis": found.basis, "frames": frames, "film_seconds": seconds,
-        "bytes": found.bytes, "memory_bytes": found.memory_bytes, "warnings": list(submission.warnings),
+        "bytes": found.bytes, "memory_bytes": found.memory_bytes,
+        "warnings": for_people(submission.warnings, is_form=body.workflow is None),
         "queue_seconds": _rounded(queue_seconds(api.store, api.board.seconds_at_work)),
     }  # fmt: skip
 

@@ -47,21 +47,25 @@ _TINY: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def random_still(placement: Placement, *, is_tiny: bool = False) -> StillModels:
-    header = _described("sd1", is_tiny=is_tiny)
+    header = described("sd1", is_tiny=is_tiny)
     parts = {part: _filled(header, part, placement) for part in ("unet", "vae", "text_encoder")}
     return StillModels(name="random", spacing=DiscreteSigmas(), placement=placement, **parts, **tokenizers_of(header))
 
 
 def random_motion(placement: Placement, *, is_tiny: bool = False) -> MotionModels:
-    header = _described("svd", is_tiny=is_tiny)
+    header = described("svd", is_tiny=is_tiny)
     parts = {part: _filled(header, part, placement) for part in ("unet", "vae", "vision")}
     return MotionModels(name="random", spacing=ContinuousSigmas(), placement=placement, **parts)
 
 
-def _described(family: str, *, is_tiny: bool) -> CheckpointFile:
+def described(family: str, *, is_tiny: bool, is_temporal: bool = False) -> CheckpointFile:
+    """A checkpoint's header, without a file; `is_temporal`: with the decoder of Stable Video Diffusion, which mixes frames."""
     told = json.loads((CONFIGS / f"{family}.json").read_text())
     changes = _TINY[family] if is_tiny else {}
     components = {part: config | changes.get(part, {}) for part, config in told["components"].items()}
+    temporal = components.pop("vae_temporal", None)  # what published checkpoints have
+    if temporal and is_temporal:
+        components["vae"] = temporal
     return CheckpointFile(Path("random"), told["kind"], "random", told["sampling"], components)
 
 

@@ -92,14 +92,20 @@ def repeated(rows: Iterable[Row], times: int, template: Template) -> list[Row]:
     return found
 
 
-def prepared(rows: Iterable[Row], make: Callable[[Mapping[str, Any]], Submission]) -> list[Submission]:
-    """What `make` gives for the values of each. Raises BadRows with what it raises of the first few rows."""
+def prepared(
+    rows: Iterable[Row], make: Callable[[Mapping[str, Any]], Submission], shared: Mapping[str, Any] | None = None
+) -> list[Submission]:
+    """What `make` gives for the values of each. Raises BadRows with what it raises of the first few rows; what is wrong with values that
+    are `shared` by all is raised as it is."""
     made: list[Submission] = []
     wrong: dict[str, str] = {}
     for row in rows:
         try:
             made.append(make(row.values))
         except InputError as error:
+            fields = getattr(error, "fields", {})
+            if fields and all(shared and name in shared and row.values.get(name) == shared[name] for name in fields):
+                raise
             wrong.setdefault(row.where, error.message)
         if len(wrong) == _MOST_SAID:
             break

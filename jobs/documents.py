@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 from errors import InputError
 from jobs.job import Job, Output
 from jobs.progress import Snapshot
+from workflows.advice import for_people
 
 
 def job_document(job: Job, root: str = "") -> dict[str, Any]:
@@ -17,7 +18,8 @@ def job_document(job: Job, root: str = "") -> dict[str, Any]:
         "id": job.id, "status": job.status.value, "title": job.title, "tags": list(job.tags), "owner": job.owner, "batch": job.batch,
         "created": utc(job.created), "started": utc(job.started), "ended": utc(job.ended), "deleted": utc(job.deleted_at),
         "queued_seconds": round(job.queued_seconds, 3), "run_seconds": round(job.run_seconds, 3), "attempts": job.attempts,
-        "is_favourite": job.is_favourite, "is_cancel_requested": job.is_cancel_requested, "warnings": list(job.warnings),
+        "is_favourite": job.is_favourite, "is_cancel_requested": job.is_cancel_requested,
+        "warnings": for_people(job.warnings, is_form="template" in job.extra),
         "outputs": [output_document(job, output, root) for output in job.files], "cached": list(job.cached),
         "stage_seconds": job.stage_seconds, "device": job.device, "peak_bytes": job.peak_bytes, "error": error_document(job),
     }  # fmt: skip

@@ -72,9 +72,12 @@ class Demand:
 
     def bytes(self, plan: Plan) -> int:
         """An estimate, good to a fifth or so: what is resident, and the greatest of what the stages need besides."""
+        return self.resident(plan) + max(self.activations(plan).values())
+
+    def resident(self, plan: Plan) -> int:
+        """Of weights, as many as are on the device at once."""
         streamed = max(round(_OF_STREAMED * self.largest), self.encoder)
-        weights = {ALL_STAY: self.weights, ONE_STAYS: self.largest, STREAMED: streamed}[plan.residence]
-        return weights + max(self.activations(plan).values())
+        return {ALL_STAY: self.weights, ONE_STAYS: self.largest, STREAMED: streamed}[plan.residence]
 
     def activations(self, plan: Plan) -> dict[str, int]:
         """Of each stage."""

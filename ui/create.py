@@ -47,6 +47,8 @@ class Creator:
                 return replace(state, template=data["template"], values=data["values"], opened=None), None
             case "put":
                 return replace(state, template=data["template"], values={**state.values, **data["values"]}, opened=None), None
+            case "reset":
+                return replace(state, values={}), message("note", key="form.is_reset")
             case "opened":
                 return self._opened(state, json.loads(data["document"]))
             case _:
@@ -102,7 +104,8 @@ class Creator:
         try:
             job = make_film(self.api, self._request(state, values), user)
         except StillmotionError as error:
-            return message("failed", text=self._error(state, user, error))
+            fields = {name: sentence(text, state.language) for name, text in getattr(error, "fields", {}).items()}
+            return message("failed", text=self._error(state, user, error), fields=fields)
         return message("submitted", jobs=[job.id])
 
     def _error(self, state: FormState, user: User, error: StillmotionError) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from workflows.folders import Folders
 from workflows.graph import Link, Workflow
@@ -13,6 +13,7 @@ MOST_FRAMES = 25  # of the longest films that Stable Video Diffusion was trained
 DRIFTS_FROM = 0.1  # augmentation level
 _DEMO = "stillmotion_demo_"
 _USUAL_PIXELS = {"still": (256 * 256, 1536 * 1536), "motion": (256 * 256, 1024 * 1024)}
+_NODE = re.compile(r"^Node \S+: (.)")
 _FROM = re.compile(r" \[(input|output|temp)\]$")  # the folder, beside the name of a file
 _IGNORED = {"VHS_VideoCombine": ("audio", "meta_batch", "vae"), "CreateVideo": ("audio",)}
 
@@ -20,6 +21,11 @@ _IGNORED = {"VHS_VideoCombine": ("audio", "meta_batch", "vae"), "CreateVideo": (
 def advice(workflow: Workflow, folders: Folders) -> list[str]:
     """A line each, with the node that is meant."""
     return [f"Node {i}: {text}" for i, text in (*_of_motion(workflow), *_of_sizes(workload(workflow, folders)), *_of_ignored(workflow))]
+
+
+def for_people(lines: Iterable[str], *, is_form: bool) -> list[str]:
+    """Without the nodes, for those who filled in a form and never saw one."""
+    return [_NODE.sub(lambda found: found[1].upper(), line, count=1) if is_form else line for line in lines]
 
 
 def _of_motion(workflow: Workflow) -> Iterator[tuple[str, str]]:

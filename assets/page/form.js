@@ -38,10 +38,18 @@ export function mount(form) {
 export const folds = () => sessionStorage.getItem(OPEN) ?? "[]";
 const keep = (id, isOpen) => sessionStorage.setItem(OPEN, JSON.stringify([...JSON.parse(folds()).filter((one) => one !== id), ...(isOpen ? [id] : [])]));
 
+const fieldOf = (name) => document.getElementById(`sm-field-${name}`);
+
+// What a field is called, where there is one.
+export const titleOf = (name) => fieldOf(name)?.querySelector("[data-testid=block-info]")?.textContent.trim() || name;
+
+// Says at the field what is wrong with it, until it is changed, and unfolds what it stands in.
 export function pointOut(name, text) {
-  const field = document.getElementById(`sm-field-${name}`);
+  const field = fieldOf(name);
   const input = field?.querySelector("textarea, input");
-  if (!input) return;
+  if (!input) return false;
+  const fold = field.closest(".sm-fold")?.querySelector("button");
+  if (fold && !fold.classList.contains("open")) fold.click();
   const id = `sm-lacks-${name}`;
   document.getElementById(id)?.remove();
   const line = el("p", { id, class: "sm-bad sm-lacks", role: "alert" }, text);
@@ -49,9 +57,10 @@ export function pointOut(name, text) {
   input.setAttribute("aria-invalid", "true");
   input.setAttribute("aria-describedby", id);
   input.focus();
-  input.addEventListener("input", () => {
+  const mended = () => {
     line.remove();
     input.removeAttribute("aria-invalid");
     input.removeAttribute("aria-describedby");
-  }, { once: true });
+  };
+  ["input", "change"].forEach((event) => field.addEventListener(event, mended, { once: true }));
 }

@@ -166,7 +166,9 @@ export function mount(element, page) {
     const film = filmOf(shown);
     const files = shown.outputs.filter((one) => one.type === "output" && (isShown(one) || suffix(one) === "json"));
     const names = { json: say("file.settings") };
-    const downloads = files.map((one) => el("a", { class: "sm-button sm-quiet", href: one.url, download: one.filename }, `${names[suffix(one)] ?? suffix(one).toUpperCase()} `, el("small", {}, page.bytes(one.bytes))));
+    const alike = (one) => files.filter((other) => suffix(other) === suffix(one));
+    const numberOf = (one) => (alike(one).length > 1 ? `${alike(one).indexOf(one) + 1} ` : "");
+    const downloads = files.map((one) => el("a", { class: "sm-button sm-quiet", href: one.url, download: one.filename }, `${names[suffix(one)] ?? suffix(one).toUpperCase()} ${numberOf(one)}`, el("small", {}, page.bytes(one.bytes))));
     const again = [
       button("again", async () => opened(await server.send("POST", `${path}/duplicate`, { new_seeds: true }))),
       ...(film ? [...changes(shown, button), button("extend", () => extend(page, shown, film))] : []),

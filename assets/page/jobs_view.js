@@ -88,6 +88,7 @@ export async function extend(page, job, film) {
   const { template, values } = await open(page, job);
   const kept = template ? Object.entries(values).filter(([name]) => !ITS_OWN.test(name)) : [];
   page.use("extend_film", { ...Object.fromEntries(kept), film: place(film) });
+  page.toast(page.say("extend.filled"));
 }
 
 // Films of stills that were chosen, of the stills' own size.

@@ -1,7 +1,7 @@
 // Starts the page: header, views, panels. Everything live is drawn here from the server's API; the form is Gradio's.
 
 import { appeared, el, replace } from "./dom.js";
-import { folds, mount as mountForm, pointOut } from "./form.js";
+import { folds, mount as mountForm, pointOut, titleOf } from "./form.js";
 import { mount as mountJob, place } from "./job.js";
 import { mount as mountLibrary } from "./library.js";
 import { mount as mountModels } from "./models.js";
@@ -29,11 +29,12 @@ const page = {
   remake: (job) => server.text("POST", "api/open", { job }).then(page.opened, page.fail),
   opened: (document) => tell("opened", { document }), // as text: numbers stay exact
   use: (template, values = {}) => tell("use", { template, values }),
+  reset: () => (sessionStorage.removeItem(DRAFT), tell("reset", {})),
   put: (template, values) => tell("put", { template, values }), // what else was typed stays
   animate: (job, output) => page.put("still_to_film", { image: place(output) }),
   recount: () => {},
   toast,
-  fail: (error) => (error.code === "connection_lost" ? undefined : toast(sayError(error) || say("server.answered", { status: error.status }), { isBad: true })),
+  fail: (error) => (error.code === "connection_lost" ? undefined : toast(sayError(error, titleOf) || say("server.answered", { status: error.status }), { isBad: true })),
 };
 
 const DRAFT = "stillmotion.draft"; // what is being written, for as long as the tab is there
@@ -61,7 +62,10 @@ window.stillmotion = {
       document.querySelectorAll("#sm-toasts > .sm-bad").forEach((one) => one.remove()); // it has been put right
       show("create", { job: data.jobs[0], isNew: true });
     }
-    if (kind === "failed") toast(data.text, { isBad: true });
+    if (kind === "failed") {
+      toast(data.text, { isBad: true });
+      Object.entries(data.fields).reverse().forEach(([name, text]) => pointOut(name, text)); // the first one has the focus then
+    }
     if (kind === "lacks") pointOut(data.field, data.text);
     if (kind === "note") toast(say(data.key));
   },

@@ -21,7 +21,8 @@ export function mount(form, page) {
     const place = form.querySelector("#sm-open");
     if (place && place.dataset.language !== page.language()) {
       place.dataset.language = page.language();
-      replace(place, chooser(say("open.file"), ".json,.png,.webp,.mp4,.jpg,.jpeg", open));
+      const reset = el("button", { class: "sm-button sm-quiet", type: "button", title: say("form.reset.help"), "data-act": "reset", on: { click: page.reset } }, say("form.reset"));
+      replace(place, chooser(say("open.file"), ".json,.png,.webp,.mp4,.jpg,.jpeg", open), reset);
     }
     const field = form.querySelector("#sm-field-image");
     if (field && field.previousElementSibling?.dataset.language !== page.language()) {

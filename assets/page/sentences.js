@@ -31,8 +31,9 @@ export function speaker({ codes = {}, sentences = {}, stop = "." } = {}) {
   const ended = (text) => (text.endsWith(stop) ? text : text + stop);
 
   // What is wrong and what to do; of a sentence that is not known what its code means, and the sentence.
-  function error({ code, message = "", hint = "", more = {} }) {
-    if (more.fields) return Object.entries(more.fields).map(([name, text]) => `${name}: ${ended(sentence(text))}`).join(" ");
+  // `titleOf`: what a field of the form is called there.
+  function error({ code, message = "", hint = "", more = {} }, titleOf = (name) => name) {
+    if (more.fields) return Object.entries(more.fields).map(([name, text]) => `${titleOf(name)}: ${ended(sentence(text))}`).join(" ");
     const parts = [message, hint].filter(Boolean);
     const meaning = message && known(message) !== null ? "" : codes[code] ?? "";
     return (meaning ? [meaning, ...parts] : parts.map(sentence)).join(" ");

@@ -46,7 +46,7 @@ export function say(key, values = {}) {
 }
 
 export const sentence = (text) => speakers[current].sentence(text);
-export const sayError = (error) => speakers[current].error(error);
+export const sayError = (error, titleOf) => speakers[current].error(error, titleOf);
 
 export const sayOf = (titles) => titles?.[current] ?? titles?.en ?? "";
 

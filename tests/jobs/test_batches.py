@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
+from api.films import BadFields
 from errors import InputError
 from jobs.batches import BadRows, Row, decoded, of_lines, of_table, prepared, repeated
 from jobs.job import Submission
@@ -108,3 +112,16 @@ def test_the_first_rows_that_are_wrong_are_told_together() -> None:
     with pytest.raises(BadRows) as caught:
         prepared(of_lines("bad\n" * 20), make)
     assert len(caught.value.rows) == 5
+
+
+def test_what_all_have_is_wrong_once_and_not_on_every_line() -> None:
+    def make(values: Mapping[str, Any]) -> Submission:
+        raise BadFields({"steps": f"{values['steps']} is less than 1"})
+
+    with pytest.raises(BadFields) as caught:
+        prepared(of_lines("a boat\na car", {"steps": 0}), make, {"steps": 0})
+    assert caught.value.fields == {"steps": "0 is less than 1"}
+    table = of_table("prompt,steps\na boat,-1\na car,-1", FILM.fields(), {"steps": 0})
+    with pytest.raises(BadRows) as found:
+        prepared(table, make, {"steps": 0})
+    assert found.value.rows.keys() == {"Line 2", "Line 3"}

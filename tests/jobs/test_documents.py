@@ -28,6 +28,13 @@ def test_a_mistake_of_ours_shows_its_number_and_not_its_log(store, submit) -> No
     assert "Traceback" not in json.dumps(document)
 
 
+def test_only_who_sent_a_workflow_is_told_of_nodes(store, submit) -> None:
+    said = ("Node 16: 99 frames are more than the 25 that such models learnt.", "fewer memory was used: Node 3: slowly.")
+    own, form = submit(warnings=said), submit(warnings=said, extra={"template": "text_to_film"})
+    assert job_document(own)["warnings"] == list(said)
+    assert job_document(form)["warnings"] == ["99 frames are more than the 25 that such models learnt.", said[1]]
+
+
 def test_progress_is_of_running_jobs() -> None:
     assert progress_document(None) is None
     assert progress_document(Snapshot("a", 1, status="succeeded")) is None

@@ -43,12 +43,13 @@ def test_what_is_kept_is_not_made_again(visit: Visit, served: Served) -> None:
     assert first["title"] == second["title"] == third["title"] == "A red rocket in the sky"
     page.click("[data-act=extend]")
     expect(page.locator("#sm-template input")).to_have_value("Extend a film")
+    expect(page.locator("#sm-toasts")).to_contain_text("goes on with this film")
     expect(page.locator("#sm-field-film input")).to_have_value(re.compile(r"\.mp4 \[output\]$"))
     for name, value in {"frames": "3", "motion_steps": "2", "motion_bucket_id": "144"}.items():  # as the film has them
         expect(page.locator(f"#sm-field-{name} input")).to_have_value(value)
     page.click("#sm-make")
     longer = made(page, served, third["id"])
-    assert longer["status"] == "succeeded"
+    assert (longer["status"], longer["title"]) == ("succeeded", "A red rocket in the sky")
 
 
 def test_the_still_is_chosen_before_the_film_is_paid_for(visit: Visit, served: Served) -> None:

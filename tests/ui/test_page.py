@@ -108,6 +108,19 @@ def test_another_template_keeps_what_both_have_and_is_remembered(visit: Visit) -
     expect(page.locator("#sm-field-frames input")).to_have_value("9")
 
 
+def test_a_form_that_was_filled_goes_back_to_what_the_template_has(visit: Visit) -> None:
+    page = visit()
+    page.fill("#sm-field-prompt textarea", "A train")
+    page.fill("#sm-field-frames input", "9")
+    page.wait_for_function("() => sessionStorage['stillmotion.draft']?.includes('A train')")
+    page.click("[data-act=reset]")
+    expect(page.locator("#sm-field-frames input")).to_have_value("14")
+    expect(page.locator("#sm-toasts")).to_contain_text("as the template has it")
+    page.reload()
+    expect(page.locator("#sm-field-frames input")).to_have_value("14")
+    expect(page.locator("#sm-field-prompt textarea")).not_to_have_value("A train")
+
+
 @pytest.mark.parametrize(("locale", "says"), [("en-US", "Say what the film shows."), ("zh-CN", "请写下视频要展示的内容。")])
 def test_an_empty_prompt_is_not_queued_and_said_at_its_field(visit: Visit, locale: str, says: str) -> None:
     page = visit(values=SMALL, locale=locale)
@@ -167,6 +180,10 @@ def test_what_is_wrong_is_said_before_anything_begins_and_covers_nothing(visit: 
     page.click("#sm-make")
     toast = page.locator(".sm-toast.sm-bad")
     expect(toast).to_contain_text("Seed of the still")
+    field = page.locator("#sm-field-seed")  # it stands in a group that was folded
+    expect(field.locator("input, textarea")).to_be_focused()
+    expect(field.locator(".sm-lacks")).to_contain_text("'seven' is no whole number")
+    expect(field.locator("[aria-invalid=true]")).to_be_visible()
     expect(page.locator("#sm-field-prompt textarea")).to_be_visible()
     place = toast.bounding_box()
     needed = page.locator("#sm-make, #sm-nav a, #sm-form textarea, #sm-form input, #sm-job").all()
