@@ -190,10 +190,14 @@ _SERVER = (
 
 
 def _machine() -> Iterator[Option]:
-    kinds = {str: str, float: number, int: whole}
+    kinds = {str: str, float: number, int: whole, bool: _switch}
     for name, (kind, declaration, default) in declarations(MachineSettings).items():
         names = f": {', '.join(declaration.names)}" if isinstance(declaration, Choice) else ""
-        yield Option(f"--{name.replace('_', '-')}", kinds[kind], kind.__name__.upper(), default, declaration.help + names)
+        is_switch = kind is bool
+        metavar = "" if is_switch else kind.__name__.upper()
+        yield Option(
+            f"--{name.replace('_', '-')}", kinds[kind], metavar, default, declaration.help + names, alone=True if is_switch else None
+        )
 
 
 def add_serve(parser: argparse.ArgumentParser) -> None:

@@ -150,9 +150,11 @@ class _Account:
 
 def make_engine(machine: MachineSettings, cache_folder: Path, cache_bytes: int) -> Engine:
     """It loads PyTorch."""
+    from pipelines.compiling import keep_in
     from workflows.cache import Cache
     from workflows.run import Engine
 
+    keep_in(cache_folder / "compiled")
     return Engine(machine, cache=Cache(cache_folder, disk_bytes=cache_bytes))
 
 

@@ -48,8 +48,7 @@ class LeanSpatioTemporalResnet(SpatioTemporalResBlock):
         by_film = x.unflatten(0, (-1, frames))  # (n, frames, channels, height, width)
         told = None if temb is None else temb.unflatten(0, (-1, frames))
         over_time = self.temporal_res_block(by_film.transpose(1, 2), told)
-        by_film.lerp_(over_time.transpose(1, 2), weight_of_time(self.time_mixer, x))
-        return x
+        return blended(x, over_time.transpose(1, 2), weight_of_time(self.time_mixer, x))
 
 
 class OverTime(nn.Conv3d):
@@ -79,6 +78,16 @@ class LeanAttention:
         tokens = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
         query, key, value = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in tokens)  # (n, heads, tokens, width)
         return attn.to_out[0](F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+
+
+def blended(x: Tensor, over_time: Tensor, weight: Tensor) -> Tensor:
+    """The frames of films (n * frames, ...) and what was computed of them over time (n, frames, ...): in place, or where it is compiled,
+    which cannot see through views that are written to, in new memory that the compiler saves again."""
+    by_film = x.unflatten(0, over_time.shape[:2])
+    if torch.compiler.is_compiling():
+        return torch.lerp(by_film, over_time, weight).flatten(0, 1)
+    by_film.lerp_(over_time, weight)
+    return x
 
 
 def weight_of_time(mixer: AlphaBlender, like: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel, TransformerTemporalModelOutput
 from torch import Tensor, nn
 
-from pipelines.lean_blocks import weight_of_time
+from pipelines.lean_blocks import blended, weight_of_time
 from pipelines.savings import Savings
 
 _ROWS = 16
@@ -42,9 +42,8 @@ class LeanTransformer(TransformerSpatioTemporalModel):
         tokens = encoder_hidden_states[::frames]  # of each film
         for layer, (block, over_time) in enumerate(zip(self.transformer_blocks, self.temporal_transformer_blocks, strict=True)):
             x = self._in_space(block, x, tokens, layer, frames)
-            by_film = x.unflatten(0, (-1, frames))
-            moved = self._over_time(over_time, by_film, positions, tokens, layer)
-            by_film.lerp_(moved, weight_of_time(self.time_mixer, x))
+            moved = self._over_time(over_time, x.unflatten(0, (-1, frames)), positions, tokens, layer)
+            x = blended(x, moved, weight_of_time(self.time_mixer, x))
         x = self.proj_out(x).unflatten(1, (height, width)).permute(0, 3, 1, 2)
         output = hidden_states + x
         return TransformerTemporalModelOutput(sample=output) if return_dict else (output,)
@@ -63,9 +62,8 @@ class LeanTransformer(TransformerSpatioTemporalModel):
     def _over_time(self, block: nn.Module, by_film: Tensor, positions: Tensor, tokens: Tensor, layer: int) -> Tensor:
         """(n, frames, pixels, width), as a view of what stands pixel by pixel."""
         n, frames, pixels, width = by_film.shape
-        x = by_film.new_empty(n, pixels, frames, width)
-        torch.add(by_film.transpose(1, 2), positions, out=x)
-        x = x.flatten(0, 1)
+        into = None if torch.compiler.is_compiling() else by_film.new_empty(n, pixels, frames, width)
+        x = torch.add(by_film.transpose(1, 2), positions, out=into).flatten(0, 1)
         entered = block.ff_in(block.norm_in(x))
         x = entered.add_(x) if block.is_res else entered
         attended = block.attn1(block.norm1(x))

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from errors import InputError, UnknownNameError
+from pipelines.compiling import as_written, check_compiler, compile_blocks
 from pipelines.packing import allow_packing
 from pipelines.parameters import ATTENTIONS, DTYPES
 from pipelines.savings import ALL, Savings
@@ -43,6 +44,7 @@ class Placement:
     attention: str
     reason: str
     savings: Savings = ALL
+    is_compiled: bool = False
 
     def describe(self) -> dict[str, str]:
         dtype = str(self.dtype).removeprefix("torch.")
@@ -53,16 +55,22 @@ class Placement:
         return self.device if residence == ALL_STAY else torch.device("cpu")
 
 
-def choose_placement(device: str = "auto", attention: str = "auto", dtype: str = "auto", savings: Savings = ALL) -> Placement:
-    """The best this machine has. Raises InputError for a device that is not there, UnknownNameError for other names."""
+def choose_placement(
+    device: str = "auto", attention: str = "auto", dtype: str = "auto", savings: Savings = ALL, *, is_compiled: bool = False
+) -> Placement:
+    """The best this machine has. Raises InputError for a device or a compiler that is not there, UnknownNameError for other names."""
     if attention not in ATTENTIONS:
         raise UnknownNameError("attention", attention, ATTENTIONS)
     if dtype not in DTYPES:
         raise UnknownNameError("dtype", dtype, DTYPES)
     chosen = _device(device)
+    if is_compiled:
+        check_compiler()
     precision, vae_precision, why = _precision(dtype, chosen)
     kernel, kernel_why = _attention(attention, chosen, precision)
-    placement = Placement(chosen, precision, vae_precision, kernel, f"{why}; {kernel_why}", savings)
+    placement = Placement(
+        chosen, precision, vae_precision, kernel, f"{why}; {kernel_why}{'; compiled' if is_compiled else ''}", savings, is_compiled
+    )
     log.info("placement: %s", placement.reason)
     return placement
 
@@ -134,6 +142,8 @@ def place(module: nn.Module, placement: Placement, residence: str = ALL_STAY) ->
     _save(module, placement)
     if residence == STREAMED:
         stream(module, placement.device)
+    elif placement.is_compiled and is_unet(module):
+        compile_blocks(module)
     elif placement.savings.packs_weights and placement.device.type == "cpu":
         allow_packing(module)
     return module
@@ -169,6 +179,7 @@ def stream(module: nn.Module, device: torch.device) -> bool:
     gain: encoders and autoencoders are small enough to come whole."""
     if is_streamed(module) or not is_unet(module):
         return False
+    as_written(module)
     with torch.inference_mode(False):
         module.to("cpu")
         module.enable_group_offload(device, torch.device("cpu"), offload_type="leaf_level", use_stream=device.type == "cuda")

@@ -213,6 +213,7 @@ class MachineSettings:
     dtype: Annotated[str, Choice(DTYPES, "precision of the networks")] = "auto"
     vram: Annotated[str, Choice(VRAM_LEVELS, "how much of the card's memory to use: less is slower")] = "auto"
     vram_limit: Annotated[float, Number(0.0, 4096.0, "GiB of it at most; 0 is all there is")] = 0.0
+    compile: Annotated[bool, Switch("compile the networks: minutes for each size, then perhaps faster")] = False
 
 
 AUTOMATIC = MachineSettings()

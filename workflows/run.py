@@ -146,7 +146,9 @@ class Engine:
     @cached_property
     def placement(self) -> Placement:
         """What it runs on. Raises InputError, UnknownNameError for what is not there."""
-        placement = memory.choose_placement(self.machine.device, self.machine.attention, self.machine.dtype)
+        placement = memory.choose_placement(
+            self.machine.device, self.machine.attention, self.machine.dtype, is_compiled=self.machine.compile
+        )
         memory.limit(placement.device, self.machine.vram_limit)
         if self._sizes_shelf:
             self.shelf.budget_bytes = memory.budget_bytes(placement.device, self.machine.vram_limit)
@@ -349,7 +351,12 @@ class _blamed_on:
 def keys_of(order: Iterable[Node], folders: Folders, placement: Placement) -> dict[str, str]:
     """A hash of all that a node's result depends on: its function, its values, its files, its inputs, and what it is computed with."""
     machine = placement.describe()
-    computed_with = [machine["device"].split(":")[0], machine["dtype"], machine["attention"]]
+    computed_with = [
+        machine["device"].split(":")[0],
+        machine["dtype"],
+        machine["attention"],
+        *(["compiled"] if placement.is_compiled else []),
+    ]
     keys: dict[str, str] = {}
     for node in order:
         values = {name: _key_part(node, name, value, folders, keys) for name, value in node.inputs.items()}
