@@ -7,7 +7,7 @@ export PROMPT
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run film test test-page test-ray lint format evaluate lock clean
+.PHONY: run film test test-long test-page test-ray lint format evaluate lock clean
 
 run: $(VENV)/installed  ## install, then serve the page and the API on this machine alone, at http://127.0.0.1:8000
 	@echo "Starting Stillmotion for this machine alone; Ctrl-C ends it. Options: make run OPTIONS=\"--port 8080\""
@@ -16,10 +16,13 @@ run: $(VENV)/installed  ## install, then serve the page and the API on this mach
 film: $(VENV)/installed  ## install, then make a film of a rocket taking off
 	$(BIN)/python app.py film "$$PROMPT"
 
-test: $(VENV)/installed-dev lint  ## install, then run every test but those of the page in a browser and of clusters
-	$(BIN)/python -m pytest -m "not ray and not page"
+test: $(VENV)/installed-dev lint  ## install, then run every test that is quick; test-long, test-page and test-ray are the others
+	$(BIN)/python -m pytest -m "not ray and not page and not long"
 
-test-page: $(VENV)/installed-dev  ## the page in a real browser alone; wants a Chromium (apt-get install chromium)
+test-long: $(VENV)/installed-dev  ## fifty kills, films by the vendor's scripts, compiled networks; minutes
+	$(BIN)/python -m pytest -m "long and not ray and not page"
+
+test-page: $(VENV)/installed-dev  ## the page in a real browser; wants a Chromium (apt-get install chromium)
 	$(BIN)/python -m pytest -m page tests/ui
 
 test-ray: $(VENV)/installed-ray  ## several machines, played by this one: a cluster of Ray's; minutes

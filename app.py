@@ -67,7 +67,7 @@ def read(command: settings.ReadCommand) -> int:
 
 
 def doctor(command: settings.DoctorCommand) -> int:
-    settings.quiet_environment()
+    settings.quiet_environment(command.data_dir)
     from pipelines.doctor import examine
 
     findings = []

@@ -139,6 +139,10 @@ class ClusterError(StillmotionError):
     code = "cluster"
 
 
+class LentGpuError(StillmotionError):
+    code = "gpu_refused"
+
+
 class EncodingError(StillmotionError):
     code = "encoding"
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def film(command: settings.FilmCommand) -> int:
     began = time.monotonic()
-    settings.quiet_environment()
+    settings.quiet_environment(command.data_dir)
     from workflows.cache import Cache
     from workflows.film import Film, make_film
 
@@ -45,7 +45,7 @@ def summary(result: FilmResult, total_seconds: float) -> str:
 
 def run(command: RunCommand) -> int:
     began = time.monotonic()
-    settings.quiet_environment()
+    settings.quiet_environment(command.data_dir)
     from pipelines.progress import Progress
     from workflows.advice import advice
     from workflows.cache import Cache

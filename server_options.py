@@ -18,7 +18,7 @@ from jobs.service_settings import GIB, ClusterSettings, StoreSettings, WorkSetti
 from model_options import hub_settings
 from pipelines.hub import HubSettings
 from pipelines.parameters import Choice, MachineSettings, check, declarations
-from space_options import is_space, space_environment, space_notices
+from space_options import is_space, is_zero, space_environment, space_notices
 
 PREFIX = "STILLMOTION_"
 DATABASE = "jobs.sqlite"
@@ -281,7 +281,7 @@ def _work_settings(options: argparse.Namespace, environment: Mapping[str, str], 
     keep_bytes = None if given["keep_gib"] is None else int(given["keep_gib"] * GIB)
     return WorkSettings(
         machine, int(given["cache_gib"] * GIB), given["idle_unload"], given["keep_days"], keep_bytes, given["webhook_private"],
-        cluster_options.cluster_settings(given, machine),
+        cluster_options.cluster_settings(given, machine), is_zero(environment),
     )  # fmt: skip
 
 

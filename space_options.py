@@ -17,6 +17,11 @@ def is_space(environment: Mapping[str, str]) -> bool:
     return bool(environment.get("SPACE_ID"))
 
 
+def is_zero(environment: Mapping[str, str]) -> bool:
+    """Whether the Space's GPU is lent for each film alone (ZeroGPU)."""
+    return environment.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
 def space_environment(environment: Mapping[str, str], *, has_credentials: bool = False) -> Mapping[str, str]:
     """The environment, with what a Space needs. `has_credentials`: the command line says who may enter.
 

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from api.access_settings import AccessSettings, Credentials
     from api.job_context import JobApi
     from jobs.afar import Afar
+    from jobs.lent import Lent
     from jobs.service import Service
+    from workflows.declare import Catalog
 
 
 def serve(command: ServeCommand) -> int:
-    settings.quiet_environment()
+    settings.quiet_environment(command.store.data_dir)
     log_for_servers()
     from api.access_settings import entry_address, startup_credentials
     from api.comfy import comfy_routes
@@ -42,7 +44,7 @@ def serve(command: ServeCommand) -> int:
     credentials = startup_credentials(command.host, command.token, command.users, command.no_auth, are_apart=apart)
     with (
         closing(listen(command.host, command.port)) as bound,
-        closing(Service(command.store, command.work, catalog, executor=executor(command))) as service,
+        closing(Service(command.store, command.work, catalog, executor=executor(command, catalog))) as service,
         closing(QueueJobs(service)) as queue_jobs,
         closing(Downloads(command.store.data_dir / "models", command.hub)) as downloads,
     ):
@@ -67,11 +69,11 @@ def serve(command: ServeCommand) -> int:
     return 1 if service.failure else 0
 
 
-def executor(command: ServeCommand | WorkCommand) -> Afar | None:
-    """Who does the jobs, if not this process. Raises InputError where Ray is not installed."""
+def executor(command: ServeCommand | WorkCommand, catalog: Catalog) -> Afar | Lent | None:
+    """Who does the jobs, if not this process. Raises InputError where the library for it is not installed."""
     data_dir, work = command.store.data_dir.absolute(), command.work
     if work.cluster is None:
-        return None
+        return lent(command, catalog) if work.has_lent_gpu else None
     settings.ray_environment(data_dir / "ray.token", is_local=not work.cluster.address)
     try:
         from jobs.afar import Afar
@@ -81,6 +83,23 @@ def executor(command: ServeCommand | WorkCommand) -> Afar | None:
             raise
         raise InputError("Replicas need a library that is not here.", "Install it: pip install -r requirements-ray.txt.") from error
     return Afar(ReplicaSettings(data_dir, work.machine, work.cache_bytes, command.has_custom_nodes), work.cluster)
+
+
+def lent(command: ServeCommand | WorkCommand, catalog: Catalog) -> Lent:
+    """On a Space with ZeroGPU. Raises InputError where its library is not installed, or too late."""
+    try:
+        import spaces  # before PyTorch: it patches it
+        from spaces import zero
+    except ModuleNotFoundError as error:
+        if error.name != "spaces":
+            raise
+        raise InputError("This Space has ZeroGPU, whose library is not here.", "Add `spaces` to requirements.txt.") from error
+    from jobs.lent import Lent
+    from jobs.runner import Runner, make_engine
+
+    data_dir, work = command.store.data_dir, command.work
+    runner = Runner(data_dir, catalog, lambda: make_engine(work.machine, data_dir / "cache", work.cache_bytes))
+    return Lent(runner, lambda function, seconds: spaces.GPU(duration=seconds)(function), zero.startup)
 
 
 def page_of(jobs: JobApi) -> Callable[[FastAPI], None]:
@@ -116,13 +135,13 @@ def access_settings(command: ServeCommand, credentials: Credentials) -> AccessSe
 
 
 def work(command: WorkCommand) -> int:
-    settings.quiet_environment()
+    settings.quiet_environment(command.store.data_dir)
     log_for_servers()
     from jobs.service import Service
     from workflows.plugins import all_nodes
 
     catalog = all_nodes(command.store.data_dir, command.has_custom_nodes)
-    settled = {"executor": executor(command), "ends_when_empty": command.until_empty}
+    settled = {"executor": executor(command, catalog), "ends_when_empty": command.until_empty}
     with closing(Service(command.store, command.work, catalog, **settled)) as service:
         asked = []
 

@@ -22,8 +22,9 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from errors import Canceled, ClusterError, StillmotionError
-from jobs.job import Failure, Job, Outcome
+from errors import Canceled, ClusterError
+from jobs.dialog import answer_of, heard
+from jobs.job import Job, Outcome
 from jobs.publications import Journal
 from jobs.replica import STOP, Desk, Replica, ReplicaSettings
 from jobs.runner import Report, record
@@ -181,18 +182,11 @@ class _Call:
                 case ("begun", name):
                     self.name = name
                     log.info("job %s is at %s", self.job.id, name)
-                case ("told", kind, data):
-                    self.report(kind, data)
                 case ("asked", number, name, values):
-                    desk.leave.remote(token, number, self._answer(name, values))
-                case ("done", outcome, device, counts):
+                    desk.leave.remote(token, number, answer_of(self.journal, name, values))
+                case tuple() if (done := heard(item, self.report, self.name, was_asked=self.asked is not None)) is not None:
+                    outcome, device, counts = done
                     return outcome, self.name, device, counts
-                case ("canceled",):
-                    raise Canceled if self.asked is not None else Lost(f"{self.name} has stopped")
-                case ("failed", error):
-                    raise error if isinstance(error, Exception) else _foreign(error)
-                case ("broken", text):
-                    raise BrokenReplica(text)
             self._look(stream, token)
         raise Lost(f"{self.name} fell silent")
 
@@ -211,16 +205,6 @@ class _Call:
         if self.asked is not None and (not self.name or now - self.asked > _STOP_SECONDS):
             stream.cancel()
             raise Canceled
-
-    def _answer(self, name: str, values: tuple[Any, ...]) -> Any:
-        try:
-            return getattr(self.journal, name)(*values)
-        except StillmotionError as error:
-            return error
-
-
-class BrokenReplica(Exception):
-    """A mistake of ours in a replica; the text is its traceback."""
 
 
 def name_of_models(workflow: Mapping[str, Any]) -> str:
@@ -255,10 +239,3 @@ def _items(stream: Any) -> Iterator[Any]:
             return
         else:
             raise item
-
-
-def _foreign(failure: Failure) -> StillmotionError:
-    """An error of a class that only the replica knows, as a custom node's may be."""
-    error = StillmotionError(failure.message, failure.hint)
-    error.code, error.node, error.details = failure.code, failure.node, failure.details
-    return error

@@ -12,7 +12,6 @@ import itertools
 import logging
 import os
 import threading
-import traceback
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,8 @@ from typing import Any
 import ray
 from ray import serve
 
-from errors import Canceled, StillmotionError
-from jobs.job import Failure, Job
+from jobs.dialog import AskingJournal, Closed, work_there
+from jobs.job import Job
 from jobs.runner import Runner, make_engine
 from pipelines.parameters import MachineSettings
 from workflows.plugins import all_nodes
@@ -39,10 +38,6 @@ class ReplicaSettings:
     machine: MachineSettings
     cache_bytes: int
     has_custom_nodes: bool
-
-
-class Closed(Exception):
-    """The front does not wait for this run any more."""
 
 
 class Desk:
@@ -75,11 +70,7 @@ class Desk:
 
 
 class Replica:
-    """A deployment. What `run` gives, in order:
-
-    ("begun", where)     ("told", kind, data), as `JobEvent`     ("asked", number, name, values), of the journal
-    and one of: ("done", outcome, device, cache_counts), ("canceled",), ("failed", error), ("broken", text)
-    """
+    """A deployment. `run` gives ("begun", where), and then what `jobs.dialog` names."""
 
     def __init__(self, settings: ReplicaSettings) -> None:
         logging.getLogger("stillmotion").setLevel(logging.INFO)
@@ -99,7 +90,7 @@ class Replica:
         yield "begun", self._name
         await self.note_models(serve.get_multiplexed_model_id())
         watching = asyncio.ensure_future(_watch(desk, token, stop))
-        working = asyncio.get_running_loop().run_in_executor(None, self._work, job, say, stop, FarJournal(say, desk, token))
+        working = asyncio.get_running_loop().run_in_executor(None, self._work, job, say, stop, far_journal(say, desk, token))
         try:
             while (item := await said.get())[0] in ("told", "asked"):
                 yield item
@@ -109,44 +100,24 @@ class Replica:
             watching.cancel()
             await asyncio.wait({working})
 
-    def _work(self, job: Job, say: Callable[..., None], stop: threading.Event, journal: FarJournal) -> None:
+    def _work(self, job: Job, say: Callable[..., None], stop: threading.Event, journal: AskingJournal) -> None:
         with self._place:
-            try:
-                outcome = self._runner.work(job, lambda kind, data: say("told", kind, data), stop.is_set, journal)
-                say("done", outcome, self._runner.device(), self._runner.cache_counts())
-            except (Canceled, Closed, ray.exceptions.RayError):
-                say("canceled")
-            except StillmotionError as error:
-                say("failed", error if type(error).__module__ == "errors" else Failure.of(error))
-            except BaseException as error:
-                say("broken", "".join(traceback.format_exception(error)))
+            work_there(self._runner, job, say, stop.is_set, journal, gone=(ray.exceptions.RayError,))
 
 
-class FarJournal:
-    """The job's journal, which the front keeps. Raises StorageError if it cannot, Closed or RayError if it waits for us no more."""
+def far_journal(say: Callable[..., None], desk: Any, token: str) -> AskingJournal:
+    """Raises Closed or RayError if the front waits for us no more."""
+    numbers = itertools.count(STOP + 1)
 
-    def __init__(self, say: Callable[..., None], desk: Any, token: str) -> None:
-        self._say, self._desk, self._token, self._numbers = say, desk, token, itertools.count(STOP + 1)
-
-    def found(self, node: str, key: str) -> tuple[dict[str, Any], list[Path]] | None:
-        return self._ask("found", node, key)
-
-    def told(self, node: str, key: str, part: Path, target: Path) -> None:
-        self._ask("told", node, key, part, target)
-
-    def written(self, node: str, key: str, ui: dict[str, Any], files: Any) -> None:
-        self._ask("written", node, key, ui, files)
-
-    def _ask(self, name: str, *values: Any) -> Any:
-        number = next(self._numbers)
-        self._say("asked", number, name, values)
+    def ask(name: str, values: tuple[Any, ...]) -> Any:
+        number = next(numbers)
+        say("asked", number, name, values)
         try:
-            answer = ray.get(self._desk.fetch.remote(self._token, number))
+            return ray.get(desk.fetch.remote(token, number))
         except ray.exceptions.RayTaskError as error:
             raise Closed from error
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+
+    return AskingJournal(ask)
 
 
 def _threadsafe(put: Callable[[tuple[Any, ...]], None]) -> Callable[..., None]:

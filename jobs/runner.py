@@ -36,8 +36,9 @@ Report = Callable[[str, dict[str, Any]], None]
 class Runner:
     """The executor of this process: one job at a time. `make_engine` is called at the first one, since it loads PyTorch.
 
-    What the service knows of any executor, of `Afar` for several machines too: it is a `Run` for `Worker`; how many jobs it does at once,
-    `hands`; `start` and whether it `is_started`; `close`, `release`, `device`, `cache_counts`; whether it `hears` who wants it to stop.
+    What the service knows of any executor, of `Afar` for several machines and of `Lent` for a GPU that is lent too: it is a `Run` for
+    `Worker`; how many jobs it does at once, `hands`; `start` and whether it `is_started`; `close`, `release`, `device`, `cache_counts`;
+    whether it `hears` who wants it to stop.
     """
 
     hands, is_started = 1, True
@@ -150,11 +151,9 @@ class _Account:
 
 def make_engine(machine: MachineSettings, cache_folder: Path, cache_bytes: int) -> Engine:
     """It loads PyTorch."""
-    from pipelines.compiling import keep_in
     from workflows.cache import Cache
     from workflows.run import Engine
 
-    keep_in(cache_folder / "compiled")
     return Engine(machine, cache=Cache(cache_folder, disk_bytes=cache_bytes))
 
 

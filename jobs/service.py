@@ -36,6 +36,7 @@ from workflows.declare import Catalog
 
 if TYPE_CHECKING:
     from jobs.afar import Afar
+    from jobs.lent import Lent
     from workflows.run import Engine
 
 log = logging.getLogger("stillmotion.service")
@@ -54,7 +55,7 @@ class Service:
         work: WorkSettings,
         catalog: Catalog,
         *,
-        executor: Runner | Afar | None = None,
+        executor: Runner | Afar | Lent | None = None,
         run: Run | None = None,
         ends_when_empty: bool = False,
     ) -> None:

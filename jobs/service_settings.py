@@ -43,7 +43,7 @@ class ClusterSettings:
 class WorkSettings:
     """`idle_unload_seconds`: after so long without a job the memory of models is given back; 0: never. `keep_days`, `keep_bytes`: what of
     the results is kept; None: all. `webhook_private`: webhooks may go to this machine and its network.
-    `cluster`: who does the jobs; None: this process."""
+    `cluster`: who does the jobs; None: this process, which has a GPU of its own or (`has_lent_gpu`) is lent one for each job."""
 
     machine: MachineSettings = AUTOMATIC
     cache_bytes: int = 8 * GIB
@@ -52,3 +52,4 @@ class WorkSettings:
     keep_bytes: int | None = None
     webhook_private: bool = False
     cluster: ClusterSettings | None = None
+    has_lent_gpu: bool = False

@@ -1,14 +1,11 @@
 """`--compile`: the blocks of a UNet as PyTorch's compiler makes them, each for each size on its own.
 
-What is compiled is kept in a folder, so a process finds what another one made. The compiler may order sums otherwise: films differ by
-rounding alone.
+The compiler may order sums otherwise: films differ by rounding alone.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -16,21 +13,17 @@ from torch import nn
 from errors import InputError
 
 BACKEND = "inductor"
-_COMPILERS = ("c++", "g++", "clang++")
 _SIZES = 64  # that a block may be compiled for; of more it runs as it is
-_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def check_compiler() -> None:
     """Raises InputError where nothing could be compiled."""
-    compiler = os.environ.get("CXX")
-    if not any(map(shutil.which, [compiler] if compiler else _COMPILERS)):
-        raise InputError("--compile wants a C++ compiler, and there is none.", "Install one (apt-get install g++), or leave --compile out.")
+    from torch._inductor.config import cpp
 
-
-def keep_in(folder: Path) -> None:
-    """From now on, what this process compiles, unless the environment names another folder."""
-    os.environ.setdefault(_FOLDER, str(folder))
+    names = [name for name in cpp.cxx if name]  # the last is that of CXX
+    if not any(map(shutil.which, names)):
+        told = f"--compile wants a C++ compiler, and there is no {' or '.join(names)}."
+        raise InputError(told, "Install one (apt-get install g++), name it in CXX, or leave --compile out.")
 
 
 def compile_blocks(unet: nn.Module) -> None:
@@ -42,5 +35,5 @@ def compile_blocks(unet: nn.Module) -> None:
 
 def as_written(unet: nn.Module) -> None:
     """Compiled no more."""
-    for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
-        block._compiled_call_impl = None
+    for module in unet.modules():
+        module._compiled_call_impl = None

@@ -69,6 +69,7 @@ def files(url: str, outputs: dict[str, Any]) -> dict[str, bytes]:
 
 
 @pytest.mark.demo
+@pytest.mark.long
 def test_a_film_is_made_and_one_that_is_broken_off_is_made_by_the_next_process(data_dir: Path) -> None:
     options = ("--port", 0, "--data-dir", data_dir, "--device", "cpu", "--drain", 0)
     with process("serve", *options) as first:

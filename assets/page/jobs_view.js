@@ -93,7 +93,7 @@ export async function extend(page, job, film) {
 
 // Films of stills that were chosen, of the stills' own size.
 export async function animateStills(page, job, stills) {
-  const { width, height } = (await open(page, job)).values;
+  const { width, height } = await open(page, job).then((opened) => opened.values, () => ({})); // without, as the template has it
   const size = width && height ? { width, height } : {};
   const made = [];
   for (const still of stills) made.push(await page.server.send("POST", "api/films", { template: "still_to_film", image: place(still), title: job.title, ...size }));

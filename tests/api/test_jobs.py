@@ -127,10 +127,12 @@ def test_a_film_of_nothing_is_refused_by_its_field_and_a_workflow_of_nothing_is_
 
 
 def test_a_size_that_becomes_another_is_said_at_every_door(waiting: House) -> None:
-    says = ["Node 3: 100x192 pixels become 96x192: both sides are multiples of 8."]
+    plainly = ["100x192 pixels become 96x192: both sides are multiples of 8."]  # who fills in a form has never seen a node
+    says = [f"Node 3: {plainly[0]}"]
     asked, graph = {"prompt": "a boat", "width": 100}, fill(find_template("text_to_film"), {"prompt": "a boat", "width": 100})
-    assert waiting.post("/api/films", asked).json()["warnings"] == says
-    assert waiting.post("/api/estimate", asked).json()["warnings"] == says
+    assert waiting.post("/api/films", asked).json()["warnings"] == plainly
+    assert waiting.post("/api/estimate", asked).json()["warnings"] == plainly
+    assert waiting.post("/api/estimate", {"workflow": graph}).json()["warnings"] == says
     assert waiting.post("/api/jobs", {"workflow": graph}).json()["warnings"] == says
     assert waiting.job(waiting.post("/prompt", {"prompt": graph}).json()["prompt_id"])["warnings"] == says
     assert waiting.post("/api/open", {"workflow": graph}).json()["notes"] == says

@@ -41,6 +41,7 @@ class Client:
 
 
 @pytest.mark.demo
+@pytest.mark.long
 def test_the_scripts_run_as_they_are_and_end_with_films(data_dir: Path, tmp_path: Path) -> None:
     with process("serve", "--port", 0, "--data-dir", data_dir, "--device", "cpu", "--drain", 0, "--token", TOKEN) as server:
         client = Client(tmp_path / "client", address(server).rstrip("/"))

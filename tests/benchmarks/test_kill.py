@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.demo
+@pytest.mark.long
 def test_nothing_is_lost_and_nothing_done_twice_however_often_the_worker_is_killed(tiny_models: Path) -> None:
     names = ["--models", str(tiny_models), "--still", STILL_NAME, "--motion", MOTION_NAME]
     command = [sys.executable, "-m", "benchmarks.kill", "--kills", "50", "--jobs", "25", *names]

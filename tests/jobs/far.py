@@ -20,6 +20,7 @@ from jobs.service_settings import ClusterSettings, StoreSettings, WorkSettings
 from jobs.submitting import prepare
 from pipelines.parameters import MachineSettings
 from tests.conftest import MOTION_NAME, STILL_NAME
+from workflows.declare import Catalog
 from workflows.folders import Folders
 from workflows.plugins import all_nodes
 from workflows.templates import fill, find_template
@@ -34,12 +35,13 @@ SMALL = {
 class House(logging.Handler):
     """A service that works; every event, and where each job was done."""
 
-    def __init__(self, data_dir: Path, cluster: ClusterSettings | None = None) -> None:
+    def __init__(self, data_dir: Path, cluster: ClusterSettings | None = None, *, is_lent: bool = False) -> None:
         super().__init__()
         self.data_dir, self.events, self.places = data_dir, [], []
         machine, self.catalog = MachineSettings(device="cpu"), all_nodes(data_dir, True)
         store = StoreSettings(data_dir, data_dir / "jobs.sqlite", max_attempts=5)
-        self.service = Service(store, WorkSettings(machine), self.catalog, executor=cluster and far(data_dir, machine, cluster))
+        executor = far(data_dir, machine, cluster) if cluster else lent(data_dir, machine, self.catalog) if is_lent else None
+        self.service = Service(store, WorkSettings(machine), self.catalog, executor=executor)
         self.store, self._changed = self.service.store, threading.Condition()
         logging.getLogger("stillmotion.afar").addHandler(self)
         logging.getLogger("stillmotion.afar").setLevel(logging.INFO)
@@ -108,6 +110,15 @@ def far(data_dir: Path, machine: MachineSettings, cluster: ClusterSettings) -> A
     from jobs.replica import ReplicaSettings
 
     return Afar(ReplicaSettings(data_dir, machine, 2**30, True), cluster)
+
+
+def lent(data_dir: Path, machine: MachineSettings, catalog: Catalog) -> Any:
+    """By nobody: as outside of ZeroGPU, the work is a function of this process."""
+    from jobs.lent import Lent
+    from jobs.runner import Runner, make_engine
+
+    runner = Runner(data_dir, catalog, lambda: make_engine(machine, data_dir / "cache", 2**30))
+    return Lent(runner, lambda work, seconds: work, lambda: None)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What every executor does with a job: that of this process, and that of several machines."""
+"""What every executor does with a job: that of this process, that of a GPU that is lent, and that of several machines."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ RAY = [
 ]
 
 
-@pytest.fixture(scope="module", params=["local", pytest.param("ray", marks=RAY)])
+@pytest.fixture(scope="module", params=["local", "lent", pytest.param("ray", marks=RAY)])
 def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterator[House]:
     data_dir = tmp_path_factory.mktemp("house") / "data"
     data_dir.mkdir()
@@ -58,7 +58,7 @@ def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     cluster = ClusterSettings(max_replicas=1, gpus=0) if request.param == "ray" else None
     if cluster:
         use_token()
-    with House(data_dir, cluster) as made:
+    with House(data_dir, cluster, is_lent=request.param == "lent") as made:
         yield made
 
 

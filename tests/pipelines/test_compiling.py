@@ -23,6 +23,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch._dynamo.reset()
 
 
+@pytest.mark.long
 @torch.inference_mode()
 def test_a_compiled_network_computes_the_same_for_each_size_until_it_is_streamed() -> None:
     from diffusers import UNetSpatioTemporalConditionModel
