@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from errors import StillmotionError
 from jobs import webhooks
 from jobs.crew import Crew
+from jobs.estimates import models_of
 from jobs.job import ENDED, Job, Outcome
 from jobs.keeping import keep_within
 from jobs.progress import Board, JobEvent
@@ -31,6 +32,7 @@ from jobs.store import JobStore
 from jobs.webhooks import Webhooks
 from jobs.worker import Report, Run, Worker
 from pipelines.filenames import storage_error
+from pipelines.model_files import list_checkpoints, look_ahead
 from pipelines.progress import IsCanceled
 from workflows.declare import Catalog
 
@@ -161,7 +163,21 @@ class Service:
         """In the worker's thread: it loads PyTorch."""
         return make_engine(self.work.machine, self.settings.data_dir / "cache", self.work.cache_bytes)
 
+    def _look_ahead(self, job: Job) -> None:
+        """While this one is done, the system may read the models of the next, if they are others."""
+        try:
+            places = self.store.positions()
+            following = self.store.get(min(places, key=places.__getitem__)) if places else job
+        except StillmotionError:  # it has been withdrawn meanwhile
+            return
+        if names := set(models_of(following.workflow)) - set(models_of(job.workflow)):
+            known = list_checkpoints(self.settings.data_dir / "models")
+            paths = [known[name] for name in names if name in known]
+            threading.Thread(target=look_ahead, args=(paths,), name="looking ahead", daemon=True).start()
+
     def _run(self, job: Job, report: Report, is_canceled: IsCanceled, journal: Journal) -> Outcome:
+        if isinstance(self.runner, Runner):  # the others read their models elsewhere
+            self._look_ahead(job)
         try:
             return self._run_one(job, report, is_canceled, journal)
         finally:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from errors import CheckpointError, UnknownNameError
@@ -46,6 +47,16 @@ def _models_below(folder: Path) -> Iterator[Path]:
             yield Path(root)
         else:
             yield from (Path(root, name) for name in names if name.endswith(".safetensors"))
+
+
+def look_ahead(paths: Iterable[Path]) -> None:
+    """Have the system read these models into its cache of files, in memory that nothing else needs. Where it cannot be asked, nothing."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for path in paths:
+        for part in path.rglob("*.safetensors") if path.is_dir() else (path,):
+            with suppress(OSError), part.open("rb") as file:  # what is wrong with it is said to who wants it
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def find_checkpoint(name: str, models_dir: Path) -> Path:

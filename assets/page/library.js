@@ -136,7 +136,8 @@ export function mount(element, page) {
     posters.update(job);
   }
 
-  async function remove(jobs) {
+  // `wasOpen`: it was the one in the player, which shows it again if it comes back.
+  async function remove(jobs, wasOpen = false) {
     const gone = [];
     for (const job of jobs) {
       try {
@@ -153,13 +154,14 @@ export function mount(element, page) {
     drawTray();
     drawEnd();
     const text = gone.length === 1 ? say("library.deleted", { title: titleOf(page, gone[0]) }) : say("library.deleted.many", { count: gone.length });
-    page.toast(text, { undo: () => undo(gone), undoText: say("undo") });
+    page.toast(text, { undo: () => undo(gone, wasOpen), undoText: say("undo") });
   }
 
-  async function undo(jobs) {
+  async function undo(jobs, wasOpen) {
     try {
       for (const job of jobs) await server.send("POST", `${pathOf(job)}/undo`);
       posters.hide(jobs, false);
+      if (wasOpen && !stage.hidden) viewer.open(jobs[0]);
     } catch (error) {
       page.fail(error);
     }

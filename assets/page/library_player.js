@@ -61,7 +61,7 @@ export function player(page, hooks) {
     const next = (await hooks.step(gone, 1)) ?? (await hooks.step(gone, -1));
     if (next) open(next);
     else hooks.close();
-    hooks.remove([gone]);
+    hooks.remove([gone], true);
   }
 
   async function again() {

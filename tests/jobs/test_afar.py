@@ -223,6 +223,23 @@ def test_a_front_that_is_killed_while_replicas_work_goes_on_where_it_was(cluster
     store.close()
 
 
+def test_a_cluster_of_its_own_has_a_token_that_only_its_owner_reads(data_dir: Path) -> None:
+    store = JobStore(data_dir / "jobs.sqlite")
+    graph = fill(find_template("text_to_film"), SMALL)
+    job_id = store.submit(prepare(graph, all_nodes(data_dir, False), Folders(data_dir))[0]).id
+    command = [sys.executable, str(ROOT / "app.py"), "work", "--until-empty", "--data-dir", str(data_dir), "--device", "cpu"]
+    command += ["--executor", "ray", "--max-replicas", "1"]
+    slow = ("RAY_raylet_start_wait_time_s", "RAY_agent_register_timeout_ms")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") or name in slow}
+    done = subprocess.run(command, env=clean, stderr=subprocess.PIPE, text=True, check=False, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert store.get(job_id).status == JobStatus.SUCCEEDED
+    token = data_dir / "ray.token"
+    assert token.stat().st_mode & 0o077 == 0
+    assert token.read_text() not in done.stderr
+    store.close()
+
+
 def running(store: JobStore) -> bool:
     return bool(store.counts()[JobStatus.RUNNING])
 

@@ -124,6 +124,23 @@ def test_memory_is_given_back_after_a_while_without_work_and_when_somebody_asks(
     assert len(released) == 3
 
 
+def test_the_models_of_the_next_job_are_read_meanwhile_if_they_are_others(make, gate, tmp_path, monkeypatch) -> None:
+    wanted: list[Path] = []
+    monkeypatch.setattr("jobs.service.look_ahead", wanted.extend)
+    service = make()
+    folder = tmp_path / "data" / "models" / "checkpoints"
+    for name in ("a.safetensors", "b.safetensors"):
+        (folder / name).touch()
+    names = ("a.safetensors", "a.safetensors", "b.safetensors", "gone.safetensors")
+    jobs = [service.store.submit(Submission({"4": {"inputs": {"ckpt_name": name}}})).id for name in names]
+    gate.set()
+    service.start()
+    assert [ended(service, job_id) for job_id in jobs] == ["succeeded"] * 4
+    for thread in [one for one in threading.enumerate() if one.name == "looking ahead"]:
+        thread.join()
+    assert wanted == [folder / "b.safetensors"]
+
+
 def test_old_results_go_at_the_start(make, tmp_path) -> None:
     service = make(WorkSettings(keep_days=0))
     old = submit(service)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -10,9 +11,24 @@ from safetensors.torch import save_file
 
 from errors import CheckpointError, UnknownNameError
 from pipelines.checkpoints import read_header
-from pipelines.model_files import BUNDLED, DEMO_MOTION, DEMO_STILL, find_checkpoint, list_checkpoints
+from pipelines.model_files import BUNDLED, DEMO_MOTION, DEMO_STILL, find_checkpoint, list_checkpoints, look_ahead
 
 STILL = "checkpoints/tiny_still.safetensors"
+
+
+def test_looking_ahead_reads_files_and_folders_and_forgives_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder" / "unet").mkdir(parents=True)
+    names = ("a.safetensors", "folder/unet/b.safetensors", "folder/unet/c.txt")
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+    asked: list[bytes] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda file, *_: asked.append(os.pread(file, 100, 0)), raising=False)
+    monkeypatch.setattr(os, "POSIX_FADV_WILLNEED", 3, raising=False)
+    look_ahead([tmp_path / "a.safetensors", tmp_path / "gone.safetensors", tmp_path / "folder"])
+    assert asked == [b"a.safetensors", b"folder/unet/b.safetensors"]
+    monkeypatch.delattr(os, "posix_fadvise")
+    look_ahead([tmp_path / "a.safetensors"])
+    assert len(asked) == 2
 
 
 def test_own_files_come_first_in_sub_folders_too_and_the_demo_last(tmp_path: Path) -> None:

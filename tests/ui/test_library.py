@@ -150,6 +150,10 @@ def test_it_works_with_the_keyboard_alone(visit: Visit) -> None:
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
     expect(page.locator(".sm-player h2")).to_have_text("boat 0")
+    page.keyboard.press("Delete")
+    expect(page.locator(".sm-player h2")).to_have_text("boat 1")
+    page.click(".sm-toast >> text=Undo")
+    expect(page.locator(".sm-player h2")).to_have_text("boat 0")
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.closest('.sm-tile').dataset.job") == "j0"
 
