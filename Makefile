@@ -19,7 +19,7 @@ film: $(VENV)/installed  ## install, then make a film of a rocket taking off
 test: $(VENV)/installed-dev lint  ## install, then run every test that is quick; test-long, test-page and test-ray are the others
 	$(BIN)/python -m pytest -m "not ray and not page and not long"
 
-test-long: $(VENV)/installed-dev  ## fifty kills, films by the vendor's scripts, compiled networks; minutes
+test-long: $(VENV)/installed-dev  ## those that take long: fifty kills, films by the vendor's scripts, benchmarks
 	$(BIN)/python -m pytest -m "long and not ray and not page"
 
 test-page: $(VENV)/installed-dev  ## the page in a real browser; wants a Chromium (apt-get install chromium)

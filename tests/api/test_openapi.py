@@ -54,6 +54,7 @@ def job_ids(house: House) -> list[str]:
     return [job["id"] for job in made]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_every_answer_is_documented(house: House, job_ids: list[str], mode: GenerationMode) -> None:
     schema = schemathesis.openapi.from_dict(house.get("/openapi.json").json(), config=SchemathesisConfig())

@@ -3,9 +3,12 @@ from __future__ import annotations
 import json
 import sys
 
+import pytest
+
 from benchmarks import doors
 
 
+@pytest.mark.long
 def test_the_last_line_is_a_document_with_the_figures_of_the_idle_server_and_of_one_that_works(tmp_path, monkeypatch, capsys):
     arguments = ["--folder", str(tmp_path), "--clients", "3", "--rounds", "1", "--pause", "0.01"]
     monkeypatch.setattr(sys, "argv", ["doors", *arguments])

@@ -3,9 +3,12 @@ from __future__ import annotations
 import json
 import sys
 
+import pytest
+
 from benchmarks import front_end
 
 
+@pytest.mark.long
 def test_the_last_line_is_a_document_with_the_rates_of_a_real_server(tmp_path, monkeypatch, capsys):
     arguments = ["--folder", str(tmp_path), "--clients", "2", "--seconds", "0.3", "--listeners", "1,2"]
     monkeypatch.setattr(sys, "argv", ["front_end", *arguments])

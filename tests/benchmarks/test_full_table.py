@@ -3,9 +3,12 @@ from __future__ import annotations
 import json
 import sys
 
+import pytest
+
 from benchmarks import full_table
 
 
+@pytest.mark.long
 def test_the_last_line_is_a_document_with_a_small_and_a_full_table(tmp_path, monkeypatch, capsys):
     arguments = ["--folder", str(tmp_path), "--jobs", "300", "--waiting", "100"]
     monkeypatch.setattr(sys, "argv", ["full_table", *arguments])

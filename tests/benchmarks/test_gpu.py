@@ -14,6 +14,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
     return json.loads(capsys.readouterr().out.rstrip().split("\n")[-1])
 
 
+@pytest.mark.long
 def test_the_script_for_a_gpu_runs_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
     found = run(capsys)
     rows = {(row["case"], row["variant"]): row for row in found["rows"]}
@@ -25,6 +26,7 @@ def test_the_script_for_a_gpu_runs_anywhere(capsys: pytest.CaptureFixture[str]) 
     assert found["bf16_ceiling_tflops"] > 0
 
 
+@pytest.mark.long
 def test_what_there_is_no_time_for_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     found = run(capsys, "--minutes", "0")
     assert {row["left_out"] for row in found["rows"]} == {"no time was left"}

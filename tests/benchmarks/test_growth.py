@@ -10,6 +10,7 @@ from benchmarks.growth import Film
 from tests.conftest import MOTION_NAME, STILL_NAME
 
 
+@pytest.mark.long
 def test_films_of_several_sizes_are_made_told_before_and_fitted(tmp_path, monkeypatch, capsys, tiny_models):
     arguments = ["--models", str(tiny_models), "--still", STILL_NAME, "--motion", MOTION_NAME]
     monkeypatch.setattr(sys, "argv", ["growth", "--sides", "32,64", "--frames", "2", "--steps", "1,2", *arguments])

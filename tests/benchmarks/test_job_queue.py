@@ -3,9 +3,12 @@ from __future__ import annotations
 import json
 import sys
 
+import pytest
+
 from benchmarks import job_queue
 
 
+@pytest.mark.long
 def test_the_last_line_is_a_document_with_a_row_for_each_measure(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["job_queue", "--folder", str(tmp_path), "--jobs", "10"])
     monkeypatch.setattr(job_queue, "GOAL_P99_SECONDS", 60)

@@ -23,6 +23,7 @@ def test_attention_is_counted_without_its_matrix() -> None:
     assert memory.most_alive(lambda: nn.functional.scaled_dot_product_attention(query, query, query), [query]) == 2 * 2 * 500 * 8 * 2
 
 
+@pytest.mark.long
 def test_a_table_and_one_json_document(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["memory", "--size", "tiny"])
     assert memory.main() == 0

@@ -9,6 +9,7 @@ from benchmarks import savings
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' scheduler with NumPy 2
 
 
+@pytest.mark.long
 def test_a_table_and_one_json_document_with_every_saving_on_and_off(capsys: pytest.CaptureFixture[str]) -> None:
     assert savings.main(["--size", "tiny", "--width", "32", "--frames", "2"]) == 0
     printed = capsys.readouterr().out.rstrip().split("\n")

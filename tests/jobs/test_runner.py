@@ -221,6 +221,7 @@ def test_a_full_disk_fails_the_job_and_leaves_no_half(house: House, monkeypatch:
     assert len(house.files()) == 5
 
 
+@pytest.mark.long
 def test_files_and_threads_and_memory_stay_flat_over_many_jobs(house: House) -> None:
     def handles() -> tuple[int, int]:
         return len(list(Path("/proc/self/fd").iterdir())), len(list(Path("/proc/self/task").iterdir()))

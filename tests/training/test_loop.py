@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from training.loop import Run, load_average
@@ -43,6 +44,7 @@ def learn(runs: Path, steps: int) -> Run:
     return run
 
 
+@pytest.mark.long
 def test_two_processes_learn_what_one_does_from_both_batches(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = tmp_path / "script.py"
