@@ -142,7 +142,8 @@ def test_each_film_is_made_in_a_process_that_has_the_gpu_and_gives_it_back(space
     (allowed,) = space.lender.told("/allow")  # the second film found the process that made the first, with its models
     assert int(allowed["pid"]) != space.pid
     assert second["stage_seconds"]["loading"] < 0.5 <= first["stage_seconds"]["loading"]
-    assert [int(query["durationSeconds"]) for query in space.lender.told("/schedule")] == [120, 30]
+    first, second = (int(query["durationSeconds"]) for query in space.lender.told("/schedule"))
+    assert first == 120 > second >= 30  # what is known now
 
 
 def test_a_cancel_reaches_it_and_progress_comes_back(space: Space) -> None:
