@@ -110,6 +110,7 @@ def _draw_form(creator: Creator, state: gr.State, bridge: gr.HTML) -> None:
 
 def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridge: gr.HTML) -> None:
     hidden = {"api_visibility": "private", "show_progress": "hidden"}
+    at_once = hidden | {"trigger_mode": "multiple"}  # in the browser; else what comes too soon after another is left out
     document, language, is_own = creator.document(shown, user), shown.language, shown.template == OWN
     with gr.Row(elem_id="sm-choose"):
         template = gr.Dropdown(
@@ -125,19 +126,19 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
         with gr.Row(elem_classes="sm-examples"):
             for key in ("rocket", "boat", "balloon", "train"):
                 button = gr.Button(say(language, f"example.{key}"), size="sm", variant="secondary", min_width=20)
-                button.click(None, None, prompt, js=f"() => {json.dumps(say('en', f'example.{key}.prompt'))}", **hidden)
+                button.click(None, None, prompt, js=f"() => {json.dumps(say('en', f'example.{key}.prompt'))}", **at_once)
 
     drawn = draw_fields(document, shown, draw_examples)
     if drawn.paces is not None:
         bucket = drawn.fields["motion_bucket_id"]
-        drawn.paces.input(None, drawn.paces, bucket, js="(pace) => pace", **hidden)
+        drawn.paces.input(None, drawn.paces, bucket, js="(pace) => pace", **at_once)
         named = f"(bucket) => {json.dumps(list(dict(PACES).values()))}.includes(bucket) ? bucket : null"
-        bucket.input(None, bucket, drawn.paces, js=named, **hidden)
+        bucket.input(None, bucket, drawn.paces, js=named, **at_once)
     if drawn.size is not None:
         sides = [drawn.fields["width"], drawn.fields["height"]]
-        drawn.size.input(None, drawn.size, sides, js='(size) => size.split(" x ").map(Number)', **hidden)
+        drawn.size.input(None, drawn.size, sides, js='(size) => size.split(" x ").map(Number)', **at_once)
         named = f"(...sides) => {json.dumps(size_names())}.find((name) => name === sides.join(' x ')) ?? null"
-        gr.on([side.input for side in sides], None, sides, drawn.size, js=named, **hidden)
+        gr.on([side.input for side in sides], None, sides, drawn.size, js=named, **at_once)
     kept = given_values(document, shown.values.keys(), shown.values.values(), is_own=is_own)
     line = creator.estimate_line(shown, user, kept)
     estimate = gr.HTML(line, html_template=_ESTIMATE, js_on_load=_OUTDATED, elem_id="sm-estimate", apply_default_css=False)

@@ -43,7 +43,13 @@ const fieldOf = (name) => document.getElementById(`sm-field-${name}`);
 // What a field is called, where there is one.
 export const titleOf = (name) => fieldOf(name)?.querySelector("[data-testid=block-info]")?.textContent.trim() || name;
 
-// Says at the field what is wrong with it, until it is changed, and unfolds what it stands in.
+// Gradio unfolds a moment after it was asked to.
+function whenShown(element, fn, tries = 60) {
+  if (element.offsetParent !== null) fn();
+  else if (tries) requestAnimationFrame(() => whenShown(element, fn, tries - 1));
+}
+
+// Says at the field what is wrong with it, until it is changed, and unfolds what it stands in. False where there is no such field.
 export function pointOut(name, text) {
   const field = fieldOf(name);
   const input = field?.querySelector("textarea, input");
@@ -56,11 +62,12 @@ export function pointOut(name, text) {
   field.append(line);
   input.setAttribute("aria-invalid", "true");
   input.setAttribute("aria-describedby", id);
-  input.focus();
+  whenShown(input, () => input.focus());
   const mended = () => {
     line.remove();
     input.removeAttribute("aria-invalid");
     input.removeAttribute("aria-describedby");
   };
   ["input", "change"].forEach((event) => field.addEventListener(event, mended, { once: true }));
+  return true;
 }

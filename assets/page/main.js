@@ -63,8 +63,9 @@ window.stillmotion = {
       show("create", { job: data.jobs[0], isNew: true });
     }
     if (kind === "failed") {
-      toast(data.text, { isBad: true });
-      Object.entries(data.fields).reverse().forEach(([name, text]) => pointOut(name, text)); // the first one has the focus then
+      const wrong = Object.entries(data.fields).reverse(); // the first one has the focus in the end
+      const places = wrong.map(([name, text]) => pointOut(name, text));
+      if (!places.length || places.includes(false)) toast(data.text, { isBad: true });
     }
     if (kind === "lacks") pointOut(data.field, data.text);
     if (kind === "note") toast(say(data.key));
