@@ -112,7 +112,7 @@ class Afar:
         else:
             read_key(self.replica.data_dir / TOKEN)
             local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "object_store_memory": 2**28}
-            ray.init(num_cpus=self.cluster.max_replicas, **local, **told)
+            ray.init("local", num_cpus=self.cluster.max_replicas, **local, **told)  # not another that may be on this machine
 
     def _environment(self) -> dict[str, Any]:
         """Of all that runs elsewhere: our code lies there under the same name, and no library asks the internet for anything."""
