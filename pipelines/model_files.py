@@ -14,6 +14,7 @@ ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = ASSETS / "checkpoints"
 TOKENIZER = ASSETS / "clip_tokenizer"
 DEMO_STILL, DEMO_MOTION = "stillmotion_demo_still.safetensors", "stillmotion_demo_motion.safetensors"
+_BLOCK = 8 * 2**20
 INDEX = "model_index.json"  # of a folder as diffusers saves it
 
 
@@ -50,13 +51,13 @@ def _models_below(folder: Path) -> Iterator[Path]:
 
 
 def look_ahead(paths: Iterable[Path]) -> None:
-    """Have the system read these models into its cache of files, in memory that nothing else needs. Where it cannot be asked, nothing."""
-    if not hasattr(os, "posix_fadvise"):
-        return
+    """Read these models through, so that the system has them in its cache of files: in memory that nothing else needs."""
+    block = bytearray(_BLOCK)
     for path in paths:
         for part in path.rglob("*.safetensors") if path.is_dir() else (path,):
-            with suppress(OSError), part.open("rb") as file:  # what is wrong with it is said to who wants it
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+            with suppress(OSError), part.open("rb", buffering=0) as file:  # what is wrong with it is said to who wants it
+                while file.readinto(block):
+                    pass
 
 
 def find_checkpoint(name: str, models_dir: Path) -> Path:

@@ -179,11 +179,12 @@ def test_what_a_lost_replica_says_late_is_refused(house: House, monkeypatch: pyt
 def test_a_run_that_is_closed_is_answered_nothing(cluster: Any, house: House) -> None:
     import ray
 
-    from jobs.replica import Closed, FarJournal
+    from jobs.dialog import Closed
+    from jobs.replica import far_journal
 
     house.until(lambda: house.service.state()[0] == "ready")
     desk, said = house.service.runner.desk, []
-    journal = FarJournal(lambda *item: said.append(item), desk, "token")
+    journal = far_journal(lambda *item: said.append(item), desk, "token")
     with pytest.raises(Closed):
         journal.told("9", "k", Path("a"), Path("b"))
     ray.get(desk.open.remote("token"))

@@ -120,7 +120,7 @@ def test_memory_is_given_back_after_a_while_without_work_and_when_somebody_asks(
     assert len(released) == 2
     service.release()
     service._run_one = lambda *_: Outcome()
-    service._run(SimpleNamespace(), None, None, None)
+    service._run(SimpleNamespace(workflow={}), None, None, None)
     assert len(released) == 3
 
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,19 +16,21 @@ from pipelines.model_files import BUNDLED, DEMO_MOTION, DEMO_STILL, find_checkpo
 STILL = "checkpoints/tiny_still.safetensors"
 
 
-def test_looking_ahead_reads_files_and_folders_and_forgives_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_looking_ahead_reads_files_and_folders_through_and_forgives_what_is_not_there(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "folder" / "unet").mkdir(parents=True)
     names = ("a.safetensors", "folder/unet/b.safetensors", "folder/unet/c.txt")
     for name in names:
         (tmp_path / name).write_bytes(name.encode())
-    asked: list[bytes] = []
-    monkeypatch.setattr(os, "posix_fadvise", lambda file, *_: asked.append(os.pread(file, 100, 0)), raising=False)
-    monkeypatch.setattr(os, "POSIX_FADV_WILLNEED", 3, raising=False)
+    opened, plainly = [], Path.open
+
+    def open(path: Path, *arguments: Any, **options: Any) -> Any:
+        opened.append(plainly(path, *arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(Path, "open", open)
     look_ahead([tmp_path / "a.safetensors", tmp_path / "gone.safetensors", tmp_path / "folder"])
-    assert asked == [b"a.safetensors", b"folder/unet/b.safetensors"]
-    monkeypatch.delattr(os, "posix_fadvise")
-    look_ahead([tmp_path / "a.safetensors"])
-    assert len(asked) == 2
+    assert [Path(file.name).name for file in opened] == ["a.safetensors", "b.safetensors"]
+    assert all(file.closed for file in opened)
 
 
 def test_own_files_come_first_in_sub_folders_too_and_the_demo_last(tmp_path: Path) -> None:
