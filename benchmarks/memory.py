@@ -89,9 +89,8 @@ class Models:
         header = described(family, is_tiny=is_tiny, is_temporal=not is_tiny)
         half = Placement(META, torch.float16, torch.bfloat16, "sdpa", "", savings)
         precisions = {part: half.vae_dtype if part == "vae" else half.dtype for part in header.parts()}
-        parts = {
-            part: nn.Module.to(build(header, part), META, dtype) for part, dtype in precisions.items()
-        }  # past the warnings of diffusers
+        cast = nn.Module.to  # past the warnings of diffusers
+        parts = {part: cast(build(header, part), META, dtype) for part, dtype in precisions.items()}
         sizes = {part: sum(p.numel() * p.itemsize for p in model.parameters()) for part, model in parts.items()}
         return cls(place(parts["unet"], half), place(parts["vae"], half), sizes, savings)
 

@@ -34,6 +34,7 @@ MOST_SECONDS = 120.0  # asked for where nothing is known: the most that a visito
 _LEAST_SECONDS, _SPARE_SECONDS, _SPARE = 30.0, 20.0, 1.5
 _LOOK_SECONDS = 0.25  # between two looks whether somebody wants it to stop
 _STOP_SECONDS = 15.0  # the other process may take so long to stop; then nobody listens to it any more
+_GONE = "the process that had the GPU has ended"
 _STOP = "stop"  # what it is told then, where it waits for no answer
 
 
@@ -143,16 +144,24 @@ def _hear(talk: Connection, report: Report, is_canceled: IsCanceled, journal: Jo
             try:
                 item = talk.recv()
             except (EOFError, OSError) as error:
-                raise Lost("the process that had the GPU has ended") from error
+                raise Lost(_GONE) from error
             if item[0] == "asked":
-                talk.send(answer_of(journal, *item[2:]))
+                _send(talk, answer_of(journal, *item[2:]))
             elif (done := heard(item, report, "the process with the GPU", was_asked=asked is not None)) is not None:
                 return done
         if asked is None and is_canceled():
             asked = time.monotonic()
-            talk.send(_STOP)
+            _send(talk, _STOP)
         if asked is not None and time.monotonic() - asked > _STOP_SECONDS:
             raise Canceled
+
+
+def _send(talk: Connection, item: Any) -> None:
+    """Raises Lost."""
+    try:
+        talk.send(item)
+    except OSError as error:
+        raise Lost(_GONE) from error
 
 
 def _listen(talk: Connection, stop: threading.Event, answers: queue.SimpleQueue[Any]) -> None:

@@ -168,11 +168,12 @@ class Service:
         try:
             places = self.store.positions()
             following = self.store.get(min(places, key=places.__getitem__)) if places else job
-        except StillmotionError:  # it has been withdrawn meanwhile
+            names = set(models_of(following.workflow)) - set(models_of(job.workflow))
+            known = list_checkpoints(self.settings.data_dir / "models") if names else {}
+        except (StillmotionError, OSError) as error:  # it is a courtesy: no job fails for it
+            log.debug("the models of the next job cannot be looked at: %s", error)
             return
-        if names := set(models_of(following.workflow)) - set(models_of(job.workflow)):
-            known = list_checkpoints(self.settings.data_dir / "models")
-            paths = [known[name] for name in names if name in known]
+        if paths := [known[name] for name in names if name in known]:
             threading.Thread(target=look_ahead, args=(paths,), name="looking ahead", daemon=True).start()
 
     def _run(self, job: Job, report: Report, is_canceled: IsCanceled, journal: Journal) -> Outcome:

@@ -48,7 +48,7 @@ class Creator:
             case "put":
                 return replace(state, template=data["template"], values={**state.values, **data["values"]}, opened=None), None
             case "reset":
-                return replace(state, values={}), message("note", key="form.is_reset")
+                return replace(state, values={}), None
             case "opened":
                 return self._opened(state, json.loads(data["document"]))
             case _:

@@ -29,7 +29,12 @@ const page = {
   remake: (job) => server.text("POST", "api/open", { job }).then(page.opened, page.fail),
   opened: (document) => tell("opened", { document }), // as text: numbers stay exact
   use: (template, values = {}) => tell("use", { template, values }),
-  reset: () => (sessionStorage.removeItem(DRAFT), tell("reset", {})),
+  reset() {
+    const before = JSON.parse(sessionStorage.getItem(DRAFT));
+    sessionStorage.removeItem(DRAFT);
+    tell("reset", {});
+    toast(say("form.is_reset"), before?.template ? { undo: () => page.use(before.template, before.values) } : {});
+  },
   put: (template, values) => tell("put", { template, values }), // what else was typed stays
   animate: (job, output) => page.put("still_to_film", { image: place(output) }),
   recount: () => {},

@@ -108,6 +108,12 @@ def test_another_template_keeps_what_both_have_and_is_remembered(visit: Visit) -
     expect(page.locator("#sm-field-frames input")).to_have_value("9")
 
 
+def test_on_a_phone_what_to_make_has_the_whole_width(visit: Visit) -> None:
+    page = visit(viewport=PHONE, is_mobile=True, has_touch=True)
+    assert page.locator("#sm-template").bounding_box()["width"] > 0.85 * PHONE["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
 def test_a_form_that_was_filled_goes_back_to_what_the_template_has(visit: Visit) -> None:
     page = visit()
     page.fill("#sm-field-prompt textarea", "A train")
@@ -116,6 +122,11 @@ def test_a_form_that_was_filled_goes_back_to_what_the_template_has(visit: Visit)
     page.click("[data-act=reset]")
     expect(page.locator("#sm-field-frames input")).to_have_value("14")
     expect(page.locator("#sm-toasts")).to_contain_text("as the template has it")
+    page.click(".sm-toast >> text=Undo")
+    expect(page.locator("#sm-field-prompt textarea")).to_have_value("A train")
+    expect(page.locator("#sm-field-frames input")).to_have_value("9")
+    page.click("[data-act=reset]")
+    expect(page.locator("#sm-field-frames input")).to_have_value("14")
     page.reload()
     expect(page.locator("#sm-field-frames input")).to_have_value("14")
     expect(page.locator("#sm-field-prompt textarea")).not_to_have_value("A train")
