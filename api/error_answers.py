@@ -5,7 +5,6 @@ The id stands in the log too. Of what we did not expect the answer tells no more
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.plain_json import plain_json
 from api.refusals import Refusal, Unexpected
 from errors import InputError, StillmotionError
 
@@ -65,8 +65,7 @@ def answer(error: StillmotionError, headers: Mapping[str, str] | None = None) ->
     said |= {name: getattr(error, name) for name in ("fields", "rows") if getattr(error, name, None)}
     document = {"error": said} | ({"node_errors": error.node_errors} if getattr(error, "node_errors", None) else {})
     retry = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else {}
-    text = json.dumps(document)  # in ASCII, since what was wrong may be no valid Unicode
-    return Response(text, status, {**retry, "Cache-Control": "no-store", **(headers or {})}, "application/json")
+    return plain_json(document, status, {**retry, "Cache-Control": "no-store", **(headers or {})})
 
 
 class NotFound(Refusal):

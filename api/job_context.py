@@ -32,7 +32,7 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class JobApi:
-    """`is_ending`: whether those who wait should be let go, since the server is about to end."""
+    """`hands`: how many jobs are done at once. `is_ending`: whether those who wait should be let go, since the server is about to end."""
 
     store: JobStore
     board: Board
@@ -40,6 +40,7 @@ class JobApi:
     data_dir: Path
     max_pixel_steps: int = 0
     allows_private_webhooks: bool = False
+    hands: int = 1
     is_ending: Callable[[], bool] = never
 
     def folders(self, user: User) -> Folders:
@@ -77,14 +78,15 @@ class JobApi:
 
     @cached_property
     def _forecasts(self) -> Forecasts:
-        return Forecasts(self.store, self.board.seconds_at_work)
+        return Forecasts(self.store, self.board.seconds_at_work, hands=self.hands)
 
     def _document(self, job: Job, root: str, prospects: Mapping[str, Prospect]) -> dict[str, Any]:
         prospect = _NOTHING_KNOWN if job.status.is_ended else prospects.get(job.id, _NOTHING_KNOWN)
         snapshot = self.board.newest(job.id) if job.status == JobStatus.RUNNING else None
         progress = progress_document(snapshot, root)
         place = prospect.place if job.status == JobStatus.QUEUED else None
-        now = {"place": place, "remaining_seconds": prospect.remaining_seconds, "progress": progress}
+        is_held = job.status == JobStatus.QUEUED and prospect.is_held
+        now = {"place": place, "is_held": is_held, "remaining_seconds": prospect.remaining_seconds, "progress": progress}
         if snapshot is not None and snapshot.files:  # what a running job has written can be looked at
             now["outputs"] = [output_document(job, output, root) for output in snapshot.files]
         return job_document(job, root) | now | {"webhook": webhook_of(job.extra)}

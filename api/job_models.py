@@ -55,9 +55,9 @@ class JobModel(BaseModel):
             "example": {
                 "id": _JOB_ID, "status": "running", "title": "a red boat sails on the sea", "tags": [], "owner": "", "batch": None,
                 "created": "2026-03-07T12:00:00.000Z", "started": "2026-03-07T12:00:02.100Z", "ended": None, "deleted": None,
-                "queued_seconds": 2.1, "run_seconds": 0.0, "attempts": 1, "is_favourite": False, "is_cancel_requested": False,
+                "stages": ["still", "motion", "file"], "queued_seconds": 2.1, "run_seconds": 0.0, "attempts": 1, "is_favourite": False, "is_cancel_requested": False,
                 "warnings": [], "outputs": [], "cached": [], "stage_seconds": {}, "device": "", "peak_bytes": 0, "error": None,
-                "place": None, "remaining_seconds": 21.5, "webhook": None, "deliveries": [],
+                "place": None, "is_held": False, "remaining_seconds": 21.5, "webhook": None, "deliveries": [],
                 "progress": {"stage": "motion", "node": "13", "step": 4, "total": 20, "seconds": 9.3, "preview": None},
             }
         }
@@ -72,6 +72,7 @@ class JobModel(BaseModel):
     started: str | None
     ended: str | None
     deleted: str | None = Field(description="A deleted job can be had back for an hour.")
+    stages: list[str] = Field(description="What it goes through: still, motion, file.")
     queued_seconds: float
     run_seconds: float
     attempts: int
@@ -85,6 +86,7 @@ class JobModel(BaseModel):
     peak_bytes: int
     error: JobErrorModel | None
     place: int | None = Field(description="In the queue; 1 is next. Null if it does not wait.")
+    is_held: bool = Field(description="It waits, and the queue is paused.")
     remaining_seconds: float | None = Field(
         description="Until it is done, waiting included; while it wakes or loads, once that is over. Null if nobody can tell."
     )
@@ -161,7 +163,8 @@ class EstimateModel(BaseModel):
     bytes: int | None = Field(description="Of the films and pictures.")
     memory_bytes: int | None = Field(description="The most that was used at once for the same work.")
     warnings: list[str] = Field(description="Advice: what is allowed and yet seldom meant.")
-    queue_seconds: float | None = Field(description="At most so long it waits.")
+    queue_seconds: float | None = Field(description="At most so long it waits; null if nobody can tell.")
+    is_held: bool = Field(description="It would wait until the queue, which is paused, goes on.")
 
 
 class BatchRequest(SubmitModel):

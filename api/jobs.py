@@ -33,6 +33,7 @@ from api.job_models import (
     UsageAnswer,
     WorkflowRequest,
 )
+from api.plain_json import plain_json
 from api.users import User
 from api.views import sent
 from errors import JobStateError, UnknownNameError
@@ -142,7 +143,7 @@ class _Jobs:
 
     def get_workflow(self, job_id: JobId, request: Request, user: Asking) -> Any:
         """The workflow with every default filled in and every seed settled, in ComfyUI's API format."""
-        return JSONResponse(self._found(job_id, request, user).workflow)
+        return plain_json(self._found(job_id, request, user).workflow)
 
     async def get_events(self, job_id: JobId, request: Request, user: Asking, root: Root) -> Any:
         """Server-sent events: `job` at first and as a sign of life, then `started`, `cached`, `node`, `progress`, `output`, `requeued`; the

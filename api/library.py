@@ -24,6 +24,7 @@ from api.error_answers import NotFound, documented
 from api.job_context import Asking, JobApi, Root
 from api.job_models import ComparisonModel, DetailsModel, JobModel
 from api.jobs import JobId
+from api.plain_json import plain_json
 from api.users import User
 from errors import InputError, JobStateError
 from jobs.documents import job_document
@@ -76,7 +77,7 @@ class _Library:
     def get_details(self, job_id: JobId, request: Request, user: Asking) -> Any:
         """Every setting with its titles, and as text: no number is rounded."""
         request.state.job_id = job_id
-        return details(self.api.find(user, job_id), all_templates(self.api.data_dir))
+        return plain_json(details(self.api.find(user, job_id), all_templates(self.api.data_dir)))
 
     def verify_job(self, job_id: JobId, request: Request, user: Asking, root: Root) -> Any:
         """The same once more as a new job that takes nothing from the cache; then compare the two."""

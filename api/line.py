@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from api.batch import make_films
-from api.error_answers import NotFound, documented
+from api.error_answers import documented
 from api.job_context import Asking, JobApi, Root
 from api.job_models import BatchAnswer, BatchList, BatchRequest, JobIds, LineAnswer, RetryRequest
 from api.jobs import JobId
@@ -17,7 +17,7 @@ from api.users import User
 from jobs.documents import utc
 from jobs.history import Batch
 
-_JPEG = {200: {"content": {"image/jpeg": {}}, "description": "A small picture."}}
+_JPEG = {200: {"content": {"image/jpeg": {}}, "description": "A small picture."}, 204: {"description": "There is none now."}}
 _LINE, _JOBS = ["line"], ["jobs"]
 
 
@@ -89,12 +89,13 @@ class _Line:
         return {"batches": [_told(batch) for batch in self.store.batches(user.name, limit)]}
 
     def get_preview(self, job_id: JobId, request: Request, user: Asking) -> Response:
-        """How a running job looks by now; `progress.preview` of the job has the address of the newest."""
+        """How a running job looks by now; `progress.preview` of the job has the address of the newest. 204 where there is none: it may just
+        have ended."""
         job = self.api.find(user, job_id)
         request.state.job_id = job.id
         snapshot = self.api.board.newest(job.id)
         if snapshot is None or not snapshot.preview:
-            raise NotFound(f"There is no preview of {job.id} now.", "There is one while a job runs.")
+            return Response(status_code=204, headers={"Cache-Control": "no-store"})
         return Response(snapshot.preview, media_type="image/jpeg", headers={"Cache-Control": "private, no-store"})
 
 

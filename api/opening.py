@@ -3,7 +3,6 @@ stored by any of them."""
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -25,6 +24,7 @@ from api.asking import checked, wish
 from api.error_answers import documented
 from api.job_context import Asking, JobApi, Root
 from api.job_models import EstimateModel, ExportRequest, FilmRequest, OpenedModel, OpenRequest
+from api.plain_json import plain_json
 from api.users import User
 from errors import InputError
 from jobs.estimates import estimate
@@ -102,7 +102,8 @@ def estimated(api: JobApi, body: FilmRequest, user: User) -> dict[str, Any]:
         "seconds": _rounded(found.seconds), "seconds_basis": found.basis, "frames": frames, "film_seconds": seconds,
         "bytes": found.bytes, "memory_bytes": found.memory_bytes,
         "warnings": for_people(submission.warnings, is_form=body.workflow is None),
-        "queue_seconds": _rounded(queue_seconds(api.store, api.board.seconds_at_work)),
+        "queue_seconds": queue_seconds(api.store, api.board.seconds_at_work, hands=api.hands),
+        "is_held": api.store.is_paused,
     }  # fmt: skip
 
 
@@ -116,7 +117,7 @@ class _Opening:
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             return await self._open_form(request, user)
         body = _open_request(read_json(await request.body()))
-        return _plainly(await run_in_threadpool(self._open, body, user))
+        return plain_json(await run_in_threadpool(self._open, body, user))
 
     def export_job(self, job_id: JobId, request: Request, user: Asking, root: Root, form: Form = "comfy") -> Any:
         """A job for ComfyUI, as a curl command, as a Python script, or its settings as a file that can be opened here again."""
@@ -149,7 +150,7 @@ class _Opening:
                 file = form.get("file")
                 if not isinstance(file, UploadFile):
                     raise InputError("No file was sent.", 'Send a form with a file in the field "file".')
-                return _plainly(await run_in_threadpool(self._open_file, file, user))
+                return plain_json(await run_in_threadpool(self._open_file, file, user))
         except HTTPException as error:
             raise InputError(f"The form cannot be read: {error.detail}", "/docs says what is taken.") from error
 
@@ -173,11 +174,6 @@ def _template_of(job: Job) -> str:
     """With which it was asked for; "" if with none."""
     name = job.extra.get("template")
     return name if isinstance(name, str) else ""
-
-
-def _plainly(document: dict[str, Any]) -> Response:
-    """In ASCII, since there may be half of a surrogate pair in it."""
-    return Response(json.dumps(document), media_type="application/json")
 
 
 def _open_request(document: Any) -> OpenRequest:

@@ -109,7 +109,7 @@ def job_api(service: Service) -> JobApi:
     """What the job API works on, for its routes and for the page."""
     return JobApi(
         service.store, service.board, service.catalog, service.settings.data_dir, service.settings.max_pixel_steps,
-        service.work.webhook_private, lambda: service.is_over,
+        service.work.webhook_private, service.runner.hands, lambda: service.is_over,
     )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ _TRIES, _SOON_SECONDS = 60, 10.0  # a job fails when Ray has refused it so often
 class Afar:
     """Knows what `Runner` knows. `start` raises ClusterError."""
 
-    hears = True
+    hears, reads_here = True, False
 
     def __init__(self, replica: ReplicaSettings, cluster: ClusterSettings) -> None:
         self.replica, self.cluster, self.hands = replica, cluster, cluster.max_replicas

@@ -17,12 +17,18 @@ def job_document(job: Job, root: str = "") -> dict[str, Any]:
     return {
         "id": job.id, "status": job.status.value, "title": job.title, "tags": list(job.tags), "owner": job.owner, "batch": job.batch,
         "created": utc(job.created), "started": utc(job.started), "ended": utc(job.ended), "deleted": utc(job.deleted_at),
-        "queued_seconds": round(job.queued_seconds, 3), "run_seconds": round(job.run_seconds, 3), "attempts": job.attempts,
+        "stages": stages_of(job.work), "queued_seconds": round(job.queued_seconds, 3), "run_seconds": round(job.run_seconds, 3), "attempts": job.attempts,
         "is_favourite": job.is_favourite, "is_cancel_requested": job.is_cancel_requested,
         "warnings": for_people(job.warnings, is_form="template" in job.extra),
         "outputs": [output_document(job, output, root) for output in job.files], "cached": list(job.cached),
         "stage_seconds": job.stage_seconds, "device": job.device, "peak_bytes": job.peak_bytes, "error": error_document(job),
     }  # fmt: skip
+
+
+def stages_of(work: str) -> list[str]:
+    """What a job goes through, for those who show how far it is: still, motion, file. `work`: of the job; of nodes that nobody knows all
+    three."""
+    return [*(kind for kind in ("still", "motion") if not work or f"{kind}:" in work), "file"]
 
 
 def output_document(job: Job, output: Output, root: str = "") -> dict[str, Any]:

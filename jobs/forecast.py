@@ -1,9 +1,11 @@
-"""When a job will be done: its place in the line, and what it and those before it should take by `estimates`, as the form has said.
+"""When a job will be done: its place in the line, and what it and those before it should take by `estimates`, as the form has said. As
+many are done side by side as the executor has hands.
 
 That is time at work. While models are loaded the clock stands: what will remain once they are there is what is told."""
 
 from __future__ import annotations
 
+import heapq
 import json
 import threading
 import time
@@ -25,10 +27,12 @@ _WORKFLOWS = "SELECT id, workflow FROM jobs WHERE id IN (SELECT value FROM json_
 
 @dataclass(frozen=True)
 class Prospect:
-    """`place` in the line, 1 for the next; None for a job that runs. `remaining_seconds` until it is done; None if nobody can tell."""
+    """`place` in the line, 1 for the next; None for a job that runs. `remaining_seconds` until it is done; None if nobody can tell.
+    `is_held`: it waits, and the queue is paused."""
 
     place: int | None
     remaining_seconds: float | None
+    is_held: bool = False
 
 
 def nobody_knows(job_id: str) -> float | None:
@@ -38,8 +42,10 @@ def nobody_knows(job_id: str) -> float | None:
 class Forecasts:
     """`forecast`, made once for all who ask within half a second: with a long line many clients would ask for the same."""
 
-    def __init__(self, store: JobStore, at_work: AtWork = nobody_knows, steady: Callable[[], float] = time.monotonic) -> None:
-        self._store, self._at_work, self._steady, self._lock = store, at_work, steady, threading.Lock()
+    def __init__(
+        self, store: JobStore, at_work: AtWork = nobody_knows, steady: Callable[[], float] = time.monotonic, *, hands: int = 1
+    ) -> None:
+        self._store, self._at_work, self._steady, self._lock, self._hands = store, at_work, steady, threading.Lock(), hands
         self._newest: Mapping[str, Prospect] = {}
         self._made: float | None = None
         self._costs = Costs(store)
@@ -49,7 +55,7 @@ class Forecasts:
         with self._lock:
             is_fresh = self._made is not None and self._steady() - self._made < FRESH_SECONDS
             if is_changed or not is_fresh or any(job_id not in self._newest for job_id in job_ids):
-                self._newest, self._made = forecast(self._store, self._at_work, self._costs), self._steady()
+                self._newest, self._made = forecast(self._store, self._at_work, self._costs, hands=self._hands), self._steady()
             return self._newest
 
 
@@ -82,10 +88,20 @@ class Costs:
                 self._models[row["id"]] = models_of(json.loads(row["workflow"]))
 
 
-def forecast(store: JobStore, at_work: AtWork = nobody_knows, costs: Costs | None = None) -> dict[str, Prospect]:
+def forecast(store: JobStore, at_work: AtWork = nobody_knows, costs: Costs | None = None, *, hands: int = 1) -> dict[str, Prospect]:
     """Of every job that runs or waits; while the queue is paused nobody can tell when it goes on. `costs`: of earlier ones.
 
     Raises StorageError."""
+    return _outlook(store, at_work, costs, hands)[0]
+
+
+def queue_seconds(store: JobStore, at_work: AtWork = nobody_knows, *, hands: int = 1) -> float | None:
+    """Until one of the hands is free of all that runs and waits now, which is the most that a new job waits; None if nobody can tell."""
+    return _rounded(min(_outlook(store, at_work, None, hands)[1], default=None))
+
+
+def _outlook(store: JobStore, at_work: AtWork, costs: Costs | None, hands: int) -> tuple[dict[str, Prospect], list[float]]:
+    """And after how many seconds each hand is free, of which that is known."""
     jobs = {row["id"]: row for row in store.database.read(_OPEN)}
     seconds = (costs or Costs(store)).of(jobs)
 
@@ -95,21 +111,17 @@ def forecast(store: JobStore, at_work: AtWork = nobody_knows, costs: Costs | Non
 
     left = {job_id: _left(seconds[job_id], spent(job_id)) for job_id, row in jobs.items() if row["runs"]}
     found = {job_id: Prospect(None, _rounded(rest)) for job_id, rest in left.items()}
-    waited = None if store.is_paused or None in left.values() else sum(left.values())
+    is_paused = store.is_paused
+    free = [] if is_paused else [rest for rest in left.values() if rest is not None] + [0.0] * (hands - len(left))
+    heapq.heapify(free)
     places = store.positions() if len(left) < len(jobs) else {}
     for place, job_id in enumerate(sorted(places, key=places.__getitem__), start=1):
-        cost = seconds.get(job_id)  # none of one that came meanwhile
-        waited = None if waited is None or cost is None else waited + cost
-        found[job_id] = Prospect(place, _rounded(waited))
-    return found
-
-
-def queue_seconds(store: JobStore, at_work: AtWork = nobody_knows) -> float | None:
-    """Until all that runs and waits now is done, which is the most that a new job waits; None if nobody can tell."""
-    if store.is_paused:
-        return None
-    left = [prospect.remaining_seconds for prospect in forecast(store, at_work).values()]
-    return None if None in left else max(left, default=0.0)
+        begun, cost = heapq.heappop(free) if free else None, seconds.get(job_id)  # none of one that came meanwhile
+        done = None if begun is None or cost is None else begun + cost
+        if done is not None:  # else nobody knows when that hand is free again
+            heapq.heappush(free, done)
+        found[job_id] = Prospect(place, _rounded(done), is_paused)
+    return found, free
 
 
 def _left(cost: float | None, spent: float) -> float | None:

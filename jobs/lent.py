@@ -32,6 +32,7 @@ Lend = Callable[[Work, Callable[[str, Job], float]], Work]
 
 MOST_SECONDS = 120.0  # asked for where nothing is known: the most that a visitor may have at once
 _LEAST_SECONDS, _SPARE_SECONDS, _SPARE = 30.0, 20.0, 1.5
+_KINDS = 1000  # of work whose seconds are remembered, the newest
 _LOOK_SECONDS = 0.25  # between two looks whether somebody wants it to stop
 _STOP_SECONDS = 15.0  # the other process may take so long to stop; then nobody listens to it any more
 _GONE = "the process that had the GPU has ended"
@@ -41,12 +42,13 @@ _STOP = "stop"  # what it is told then, where it waits for no answer
 class Lent:
     """Knows what `Runner` knows. `begin` tells whoever lends that we are there."""
 
-    hands, is_started, hears = 1, True, True
+    hands, is_started, hears, reads_here = 1, True, True, True
 
     def __init__(self, runner: Runner, lend: Lend, begin: Callable[[], None]) -> None:
         self._runner, self._begin = runner, begin  # the runner works in the other process; here it is never loaded
         self._device: Mapping[str, Any] | None = None
-        self._counts, self._taken = (0, 0), {}
+        self._counts: tuple[int, int] = (0, 0)
+        self._taken: dict[str, float] = {}  # seconds, by kind of work
         self._work = lend(self._work_there, self._seconds)
 
     def start(self) -> None:
@@ -79,7 +81,7 @@ class Lent:
             with _entered(door, call, is_canceled) as talk:
                 outcome, self._device, self._counts = _hear(talk, report, is_canceled, journal)
             call.join(_STOP_SECONDS)  # the GPU is given back
-        self._taken[job.work] = time.monotonic() - began
+        self._taken = dict([*self._taken.items(), (job.work, time.monotonic() - began)][-_KINDS:])
         record(self._runner.data_dir, job, outcome)
         return outcome
 

@@ -38,10 +38,10 @@ class Runner:
 
     What the service knows of any executor, of `Afar` for several machines and of `Lent` for a GPU that is lent too: it is a `Run` for
     `Worker`; how many jobs it does at once, `hands`; `start` and whether it `is_started`; `close`, `release`, `device`, `cache_counts`;
-    whether it `hears` who wants it to stop.
+    whether it `hears` who wants it to stop; whether it `reads_here`, so that the models of the next job can be read ahead.
     """
 
-    hands, is_started = 1, True
+    hands, is_started, reads_here = 1, True, True
 
     def __init__(self, data_dir: Path, catalog: Catalog, make_engine: Callable[[], Engine]) -> None:
         self.data_dir, self.catalog, self._make_engine = data_dir.absolute(), catalog, make_engine

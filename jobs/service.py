@@ -177,7 +177,7 @@ class Service:
             threading.Thread(target=look_ahead, args=(paths,), name="looking ahead", daemon=True).start()
 
     def _run(self, job: Job, report: Report, is_canceled: IsCanceled, journal: Journal) -> Outcome:
-        if isinstance(self.runner, Runner):  # the others read their models elsewhere
+        if self.runner.reads_here:
             self._look_ahead(job)
         try:
             return self._run_one(job, report, is_canceled, journal)

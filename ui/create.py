@@ -162,6 +162,8 @@ def _items(lines: Iterable[str]) -> str:
 def cost_parts(found: Mapping[str, Any], language: str) -> list[str]:
     """What is known of an estimate, in words; what is not known is not said."""
     parts = [say(language, "estimate.unknown") if found["seconds"] is None else f"≈ {duration(found['seconds'], language)}"]
+    if found["is_held"]:
+        parts.append(say(language, "estimate.held"))
     if found["queue_seconds"]:
         parts.append(say(language, "estimate.wait", time=duration(found["queue_seconds"], language)))
     if found["film_seconds"]:

@@ -1,7 +1,7 @@
 // The result side of Create: one job from the queue to the playing film. It asks the server how the job stands; closing the tab changes nothing.
 
 import { showExamples } from "./examples.js";
-import { CHANGES, STAGES, animateStills, extend, filmOf, isOpen, isShown, isVideo, leftWord, makeChanged, makeSmaller, open, pathOf, place, placeWord, shareOf, stageOf, stageWord, stepsWord, stillsOf, suffix, titleOf } from "./jobs_view.js";
+import { CHANGES, animateStills, extend, filmOf, isOpen, isShown, isVideo, leftWord, makeChanged, makeSmaller, open, pathOf, place, placeWord, shareOf, stageOf, stageWord, stepsWord, stillsOf, suffix, titleOf } from "./jobs_view.js";
 import { patience } from "./patience.js";
 
 export { place };
@@ -80,7 +80,7 @@ export function mount(element, page) {
       return replace(under);
     }
     drawMedia(shown);
-    const signature = JSON.stringify([shown.id, shown.status, shown.place, shown.progress, shown.remaining_seconds, shown.outputs.length, shown.is_favourite, shown.is_cancel_requested, known?.id === shown.id, page.language()]);
+    const signature = JSON.stringify([shown.id, shown.status, shown.place, shown.is_held, shown.progress, shown.remaining_seconds, shown.outputs.length, shown.is_favourite, shown.is_cancel_requested, known?.id === shown.id, page.language()]);
     if (signature === drawn) return;
     drawn = signature;
     const focus = document.activeElement?.closest("#sm-job [data-act]")?.dataset.act;
@@ -104,11 +104,15 @@ export function mount(element, page) {
     } else if (film) replace(media, el("img", { src: film.url, class: "sm-film", alt: titleOf(page, shown) }));
     else if (stills.length > 1) replace(media, choose(shown, stills));
     else if (stills.length) replace(media, el("img", { src: stills[0].url, class: "sm-film", alt: titleOf(page, shown) }));
-    else if (preview) {
-      const kept = media.querySelector("img.sm-preview");
-      if (kept) kept.src = preview;
-      else replace(media, el("img", { src: preview, class: "sm-film sm-preview", alt: "" }));
-    } else replace(media, el("div", { class: "sm-film sm-blank" }, shown.status === "failed" ? "" : el("span", {}, say(`status.${shown.status}`))));
+    else if (preview) showPreview(preview);
+    else replace(media, el("div", { class: "sm-film sm-blank" }, shown.status === "failed" ? "" : el("span", {}, say(`status.${shown.status}`))));
+  }
+
+  // Once it is there: the job may have ended meanwhile, and the preview with it.
+  function showPreview(address) {
+    const picture = el("img", { class: "sm-film sm-preview", alt: "", on: { load: () => media.dataset.key === address && replace(media, picture) } });
+    if (!media.querySelector("img.sm-preview")) replace(media, el("div", { class: "sm-film sm-blank" }));
+    picture.src = address;
   }
 
   // Several stills: tick those that are to move.
@@ -137,14 +141,15 @@ export function mount(element, page) {
     const now = shown.progress;
     furthest.stage = stageOf(shown, furthest.stage);
     furthest.share = Math.max(furthest.share, shareOf(shown, furthest.stage));
-    const steps = STAGES.map((_, index) => el("li", { class: index < furthest.stage ? "sm-done" : index === furthest.stage && now ? "sm-now" : "" },
-      stageWord(page, index), index === furthest.stage && now ? el("span", { class: "sm-count" }, ` ${stepsWord(page, shown)}`.trimEnd()) : null));
-    const waiting = shown.place === null ? "" : placeWord(page, shown.place);
-    const left = leftWord(page, shown, say("time.unknown"));
+    const steps = shown.stages.map((_, index) => el("li", { class: index < furthest.stage ? "sm-done" : index === furthest.stage && now ? "sm-now" : "" },
+      stageWord(page, shown, index), index === furthest.stage && now ? el("span", { class: "sm-count" }, ` ${stepsWord(page, shown)}`.trimEnd()) : null));
+    const waiting = shown.is_held ? say("queue.held") : shown.place === null ? "" : placeWord(page, shown.place);
+    const left = leftWord(page, shown, shown.is_held ? "" : say("time.unknown"));
+    const held = shown.is_held ? [el("button", { class: "sm-button", "data-act": "queue", on: { click: () => page.show("queue") } }, say("nav.queue"))] : [];
     return [
       el("ol", { class: "sm-steps" }, steps),
       el("div", { class: "sm-bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": Math.round(furthest.share * 100), "aria-label": say("progress") }, el("i", { style: `width:${(furthest.share * 100).toFixed(1)}%` })),
-      el("div", { class: "sm-row" }, el("span", { class: "sm-soft" }, [waiting, left].filter(Boolean).join(" · ")), el("span", { class: "sm-space" }),
+      el("div", { class: "sm-row" }, el("span", { class: "sm-soft" }, [waiting, left].filter(Boolean).join(" · ")), el("span", { class: "sm-space" }), ...held,
         el("button", { class: "sm-button", "data-act": "cancel", disabled: shown.is_cancel_requested, on: { click: () => act(() => server.send("POST", `${pathOf(shown)}/cancel`)) } }, say(shown.is_cancel_requested ? "cancel.asked" : "cancel"))),
       ...shown.warnings.map((text) => el("p", { class: "sm-soft" }, page.sentence(text))),
     ];
@@ -223,11 +228,13 @@ export function mount(element, page) {
   }
 
   page.onView((view, { job: id, isNew, count }) => {
+    if (view !== "create") return;
     if (count > 1) page.toast(say("queue.more", { count: count - 1 }));
     if (id && id !== watched) {
       follow(id, { isNew });
       if (isNew && !isSeen()) element.scrollIntoView({ behavior: "smooth" });
     } else if (id) follow(id);
+    else if (id === null) follow(null);
   });
   page.onLanguage(() => media.dataset.key === "gone" ? gone() : ((drawn = ""), (media.dataset.key = media.dataset.key === "examples" ? "" : media.dataset.key), draw(job)));
   document.addEventListener("visibilitychange", () => !document.hidden && (watched ? follow(watched) : title(job)));

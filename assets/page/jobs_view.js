@@ -1,7 +1,6 @@
 // What every panel knows of jobs: their pictures and films, how far one is, and the same job with something changed.
 
 const VIDEOS = ["mp4", "webm"];
-export const STAGES = ["still", "motion", "file"];
 
 export const isOpen = (job) => ["queued", "running"].includes(job?.status);
 export const titleOf = (page, job) => job.title || page.say("job.untitled");
@@ -24,27 +23,28 @@ export function posterOf(job, size) {
 
 // How far it is
 
-// 0 the still, 1 the motion, 2 the file. Decoding belongs to what was made before, as far as that is known.
+// Which of its stages. Decoding belongs to what was made before, as far as that is known.
 export function stageOf(job, furthest = 0) {
   const now = job.progress;
   if (!now) return furthest;
-  const isPastStill = furthest > 0 || stillsOf(job).length > 0;
-  const stage = now.stage === "motion" ? 1 : ["decoding", "encoding"].includes(now.stage) && isPastStill ? 2 : 0;
-  return Math.max(furthest, stage);
+  const { stages } = job;
+  const isPastStill = stages[0] !== "still" || (stages.includes("motion") ? furthest > 0 || stillsOf(job).length > 0 : now.stage === "encoding");
+  const name = now.stage === "motion" ? "motion" : ["decoding", "encoding"].includes(now.stage) && isPastStill ? "file" : stages[0];
+  return Math.max(furthest, stages.indexOf(name));
 }
 
-// 0 to 0.99: of the time, if that is known; else of the three stages.
+// 0 to 0.99: of the time, if that is known; else of the stages.
 export function shareOf(job, furthest = 0) {
   const now = job.progress;
   if (job.status !== "running" || !now) return 0;
   if (job.remaining_seconds !== null) return Math.min(0.99, now.seconds / (now.seconds + job.remaining_seconds || 1));
-  return isBefore(now) || !now.total ? 0 : Math.min(0.99, (stageOf(job, furthest) + now.step / now.total) / STAGES.length);
+  return isBefore(now) || !now.total ? 0 : Math.min(0.99, (stageOf(job, furthest) + now.step / now.total) / job.stages.length);
 }
 
 // Nothing of it is made yet: a machine is waited for, or models are loaded.
 const isBefore = (now) => ["waking", "loading"].includes(now.stage);
 
-export const stageWord = (page, stage) => page.say(`stage.${STAGES[stage]}`);
+export const stageWord = (page, job, stage) => page.say(`stage.${job.stages[stage]}`);
 
 // The number of steps, or what comes before them.
 export function stepsWord(page, job) {

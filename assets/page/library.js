@@ -36,7 +36,8 @@ export function mount(element, page) {
   element.append(wall, stage, tray);
 
   const posters = grid(page, list, { open, choose, favourite, remove, chosen: (job) => chosen.has(job.id), known: (id) => known.get(id) });
-  const viewer = player(page, { close: closeStage, step, favourite, remove, compare, tagged: (tag) => (closeStage(), wanted({ tag })) });
+  const leave = () => page.show("library");
+  const viewer = player(page, { close: leave, opened: (job) => page.show("library", { film: job.id }), step, favourite, remove, compare, tagged: (tag) => (leave(), wanted({ tag })) });
   new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && more(), { rootMargin: "900px" }).observe(end);
 
   // What is asked for
@@ -161,7 +162,7 @@ export function mount(element, page) {
     try {
       for (const job of jobs) await server.send("POST", `${pathOf(job)}/undo`);
       posters.hide(jobs, false);
-      if (wasOpen && !stage.hidden) viewer.open(jobs[0]);
+      if (wasOpen && viewer.job) viewer.open(jobs[0]);
     } catch (error) {
       page.fail(error);
     }
@@ -203,6 +204,15 @@ export function mount(element, page) {
     viewer.open(job);
   }
 
+  // By its address, which may be of a film that no page has shown yet.
+  async function openFilm(id) {
+    if (viewer.job?.id === id) return;
+    const job = known.get(id) ?? (await server.get(pathOf({ id })).catch((error) => (page.fail(error), null)));
+    if (page.view !== "library") return;
+    if (job) open(job);
+    else leave();
+  }
+
   // The one before or after; null at the end. Further pages are fetched as they are needed.
   async function step(job, by) {
     const shown = () => [...known.values()].filter((one) => one.id === job.id || !posters.isHidden(one));
@@ -215,7 +225,7 @@ export function mount(element, page) {
   function compare(first, second) {
     viewer.close();
     compared?.close();
-    compared = comparison(page, first, second, closeStage);
+    compared = comparison(page, first, second, leave);
     toStage(compared.element);
     compared.begin();
   }
@@ -269,13 +279,15 @@ export function mount(element, page) {
     },
   } });
 
-  page.onView((view) => {
+  page.onView((view, { film }) => {
     if (view !== "library") {
       posters.stop();
       viewer.pause();
       compared?.pause();
       return;
     }
+    if (film) openFilm(film);
+    else if (!stage.hidden) closeStage();
     if (known.size) look();
     else begin().then(look);
   });

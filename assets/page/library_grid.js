@@ -13,6 +13,7 @@ export function grid(page, list, hooks) {
   let playing = null;
   let waiting = null;
   let pointer = "mouse";
+  let column = null; // where moves up and down began
   const leaves = new IntersectionObserver((seen) => seen.some((one) => !one.isIntersecting && one.target === playing?.tile) && stop());
 
   function play(tile, job) {
@@ -121,14 +122,17 @@ export function grid(page, list, hooks) {
     return Boolean(next);
   }
 
-  // The nearest of the next row that begins further down, or further up.
+  // The nearest of the next row that begins further down, or further up. Who passes a short row comes back to the column where he began.
   function moveRow(tile, by) {
-    const { left, top } = tile.getBoundingClientRect();
+    const { left: here, top } = tile.getBoundingClientRect();
+    const left = column?.tile === tile ? column.left : here;
     const boxes = visible().map((one) => [one, one.getBoundingClientRect()]).filter(([, box]) => (box.top - top) * by > 4);
     const row = by > 0 ? Math.min(...boxes.map(([, box]) => box.top)) : Math.max(...boxes.map(([, box]) => box.top));
     const [nearest] = boxes.filter(([, box]) => Math.abs(box.top - row) < 4).sort((one, other) => Math.abs(one[1].left - left) - Math.abs(other[1].left - left));
-    nearest?.[0].querySelector(".sm-poster").focus();
-    nearest?.[0].scrollIntoView({ block: "nearest" });
+    if (!nearest) return;
+    column = { tile: nearest[0], left };
+    nearest[0].querySelector(".sm-poster").focus();
+    nearest[0].scrollIntoView({ block: "nearest" });
   }
 
   return {

@@ -22,6 +22,7 @@ export function player(page, hooks) {
     replace(media, shownOf(page, shown, { controls: true, autoplay: true }));
     redraw();
     element.focus({ preventScroll: true });
+    hooks.opened(shown);
     server.get(`${pathOf(shown)}/details`).then((found) => {
       if (job !== shown) return;
       told = found;

@@ -39,7 +39,11 @@ const page = {
   animate: (job, output) => page.put("still_to_film", { image: place(output) }),
   recount: () => {},
   toast,
-  fail: (error) => (error.code === "connection_lost" ? undefined : toast(sayError(error, titleOf) || say("server.answered", { status: error.status }), { isBad: true })),
+  fail(error) {
+    if (error.code === "connection_lost") return;
+    const number = error.code === "internal" && error.more?.id ? ` (${error.more.id})` : "";
+    toast((sayError(error, titleOf) || say("server.answered", { status: error.status })) + number, { isBad: true });
+  },
 };
 
 const DRAFT = "stillmotion.draft"; // what is being written, for as long as the tab is there
@@ -77,16 +81,30 @@ window.stillmotion = {
   },
 };
 
-function show(view, { job, isNew = false, count = 1 } = {}) {
+// Another view, another job, or a film of the library has an address of its own, and the browser finds back; from film to film it is one step.
+function show(view, { job, film = "", isNew = false, count = 1, isKept = false } = {}) {
+  const before = new URL(location.href);
   page.view = VIEWS.includes(view) ? view : "create";
   document.body.dataset.view = page.view;
-  const address = new URL(location.href);
+  const address = new URL(before);
   if (job) address.searchParams.set("job", job);
   if (job === null) address.searchParams.delete("job");
-  address.hash = page.view === "create" ? "" : page.view;
-  history.replaceState(null, "", address.href.replace(/#$/, ""));
+  address.hash = page.view === "create" ? "" : film ? `${page.view}/${encodeURIComponent(film)}` : page.view;
+  const isStep = address.search !== before.search || placeIn(address).view !== placeIn(before).view || !placeIn(address).film !== !placeIn(before).film;
+  history[isStep && !isKept ? "pushState" : "replaceState"](null, "", address.href.replace(/#$/, ""));
   document.querySelectorAll("#sm-nav [data-view]").forEach((link) => mark(link));
-  viewListeners.forEach((fn) => fn(page.view, { job, isNew, count }));
+  viewListeners.forEach((fn) => fn(page.view, { job, film, isNew, count }));
+}
+
+// What an address shows.
+function placeIn(address) {
+  const [view, film = ""] = address.hash.slice(1).split("/");
+  return { view: VIEWS.includes(view) ? view : "create", film: decodeURIComponent(film), job: address.searchParams.get("job") };
+}
+
+function showAddress(isFirst = false) {
+  const { view, film, job } = placeIn(new URL(location.href));
+  show(view, { film, job: isFirst ? (job ?? undefined) : job, isKept: true });
 }
 
 function mark(link) {
@@ -193,12 +211,12 @@ async function start() {
   });
   onLanguage(() => (drawHeader(header), drawBadge()));
   onLanguage((wanted) => tell("language", { language: wanted }));
-  window.addEventListener("hashchange", () => show(location.hash.slice(1)));
+  window.addEventListener("popstate", () => showAddress());
   document.addEventListener("keydown", (event) => {
     if ((event.ctrlKey || event.metaKey) && event.key === "Enter" && page.view === "create") document.querySelector("#sm-make")?.click();
     if (event.key === "Escape") document.querySelector("#sm-toasts > :last-child")?.remove();
   });
-  show(location.hash.slice(1), { job: new URL(location.href).searchParams.get("job") });
+  showAddress(true);
 }
 
 start();

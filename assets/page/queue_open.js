@@ -82,7 +82,7 @@ export function openRows(list, page, act) {
     const left = leftWord(page, job);
     if (job.status === "queued") return [placeWord(page, job.place ?? 1), left].filter(Boolean).join(" · ");
     const now = job.progress;
-    const stage = !now?.stage ? say("status.running") : ["waking", "loading"].includes(now.stage) ? stepsWord(page, job) : `${stageWord(page, stageOf(job))} ${stepsWord(page, job)}`.trimEnd();
+    const stage = !now?.stage ? say("status.running") : ["waking", "loading"].includes(now.stage) ? stepsWord(page, job) : `${stageWord(page, job, stageOf(job))} ${stepsWord(page, job)}`.trimEnd();
     return [stage, left].filter(Boolean).join(" · ");
   }
 

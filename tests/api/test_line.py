@@ -224,7 +224,8 @@ def test_the_newest_preview_of_a_job_that_runs(house: House) -> None:
     job = house.film("wait")
     house.gpu.began.wait(10)
     assert house.job(job["id"])["progress"]["preview"] is None
-    assert house.get(f"/api/jobs/{job['id']}/preview.jpg").status_code == 404
+    assert house.get(f"/api/jobs/{job['id']}/preview.jpg").status_code == 204
+    assert house.get("/api/jobs/nobody/preview.jpg").status_code == 404
     for number, picture in enumerate((JPEG, JPEG + b"2"), start=1):
         house.service.board.publish(JobEvent(job["id"], "preview", {"node_id": "3", "image": picture, "format": "jpeg"}))
         address = house.job(job["id"])["progress"]["preview"]
@@ -234,4 +235,4 @@ def test_the_newest_preview_of_a_job_that_runs(house: House) -> None:
     house.gpu.go.set()
     until(lambda: house.job(job["id"])["status"] == "succeeded")
     house.gpu.go.clear()
-    assert house.get(f"/api/jobs/{job['id']}/preview.jpg").json()["error"]["code"] == "not_found"
+    assert house.get(f"/api/jobs/{job['id']}/preview.jpg").status_code == 204

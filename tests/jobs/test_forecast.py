@@ -105,6 +105,33 @@ def test_the_wait_is_that_of_all_who_are_there(known, submit, store) -> None:
     assert queue_seconds(store) is None
 
 
+def test_several_are_done_side_by_side(known, submit, store, clock) -> None:
+    large, small, third, fourth = (submit(work=work).id for work in ("large", "small", "small", "large"))
+    assert store.claim("one").id == large
+    assert store.claim("two").id == small
+    clock.advance(4)
+    found = forecast(store, hands=2)
+    assert [found[one].remaining_seconds for one in (large, small, third, fourth)] == [96, 6, 16, 116]
+    assert queue_seconds(store, hands=2) == 96
+    assert queue_seconds(store, hands=3) == 10  # the third hand does the third job
+
+
+def test_a_hand_that_nobody_knows_of_is_not_counted_on(known, submit, store) -> None:
+    strange, small, last = (submit(work=work).id for work in ("strange", "small", "small"))
+    found = forecast(store, hands=2)
+    assert [found[one].remaining_seconds for one in (strange, small, last)] == [None, 10, 20]
+    assert (queue_seconds(store, hands=2), queue_seconds(store, hands=1)) == (20, None)
+
+
+def test_what_waits_in_a_paused_queue_is_held(known, submit, store) -> None:
+    running, waiting = submit(work="small").id, submit(work="small").id
+    store.claim("test")
+    store.pause()
+    assert [forecast(store)[one].is_held for one in (running, waiting)] == [False, True]
+    store.resume()
+    assert not forecast(store)[waiting].is_held
+
+
 def test_nothing_to_do(store) -> None:
     assert forecast(store) == {}
 

@@ -30,13 +30,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Every third is a still; the newest is called "boat 0"."""
     data_dir = tmp_path_factory.mktemp("library") / "data"
     outputs = write_results(data_dir / "output")
-    store, template = JobStore(data_dir / "jobs.sqlite"), find_template("text_to_film")
+    store, template, now = JobStore(data_dir / "jobs.sqlite"), find_template("text_to_film"), time.time()
     for n in reversed(range(COUNT)):
         graph = fill(template, SMALL | {"prompt": f"boat {n}", "seed": SEED - n, "motion_seed": 5})
         files = outputs["ab"[n % 2]][: 1 if n % 3 == 2 else 2]
         more = {"title": f"boat {n}", "tags": ("sea",) if n < 2 else (), "job_id": f"j{n}", "extra": {"template": "text_to_film"}}
         outcome = Outcome(files=tuple(files), device="cpu", stage_seconds={"still": 5.0, "motion": 12.0}, peak_bytes=10**9)
-        store.restore(Submission(graph, **more), outcome, time.time() - n * 3600)
+        store.restore(Submission(graph, **more), outcome, now - n * 3600)
     store.close()
     found = Served(data_dir)
     yield found
@@ -156,6 +156,36 @@ def test_it_works_with_the_keyboard_alone(visit: Visit) -> None:
     expect(page.locator(".sm-player h2")).to_have_text("boat 0")
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.closest('.sm-tile').dataset.job") == "j0"
+
+
+def test_the_browser_finds_back_and_a_film_has_an_address(visit: Visit) -> None:
+    page, title = library(visit), ".sm-player h2"
+    page.locator(".sm-poster").nth(1).click()
+    expect(page.locator(title)).to_have_text("boat 1")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(title)).to_have_text("boat 2")
+    assert page.url.endswith("#library/j2")
+    page.click("[data-view=queue]")
+    page.go_back()
+    expect(page.locator(title)).to_have_text("boat 2")
+    page.go_back()
+    expect(page.locator(".sm-tile").first).to_be_visible()
+    expect(page.locator(title)).to_have_count(0)
+    page.go_forward()
+    expect(page.locator(title)).to_have_text("boat 2")
+    page.reload()
+    expect(page.locator(title)).to_have_text("boat 2")
+    page.keyboard.press("Escape")
+    expect(page.locator(".sm-tile").first).to_be_visible()
+    page.click("[data-view=create]")
+    expect(page.locator("#sm-make")).to_be_visible()
+
+
+def test_a_film_that_is_not_there_is_said(visit: Visit) -> None:
+    page = visit()
+    page.goto(f"{page.url}#library/nonsense")
+    expect(page.locator(".sm-toast")).to_contain_text("There is no job")
+    expect(page.locator(".sm-tile").first).to_be_visible()
 
 
 def test_several_are_saved_as_a_zip_and_deleted_with_undo(visit: Visit) -> None:
