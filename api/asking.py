@@ -16,7 +16,7 @@ from jobs.outgoing import check_url
 from jobs.submitting import prepare
 from workflows.graph import Workflow, WorkflowError, check_readable
 from workflows.opening import open_workflow
-from workflows.templates import WITHOUT_METADATA, Graph, Template, check_said, extra_of, fill, find_template
+from workflows.templates import WITHOUT_METADATA, Graph, Template, check_given, check_said, extra_of, fill, find_template
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,10 @@ class Wish:
 
 def make_film(api: JobApi, body: FilmRequest, user: User) -> Job:
     """Raises UnknownNameError, InputError, Unsaid, WorkflowError, QueueFullError, StorageError."""
-    return api.store.submit(checked(api, wish(api, body, user), body, user)[0])
+    asked = wish(api, body, user)
+    if body.workflow is None:
+        check_given(asked.template, asked.given)
+    return api.store.submit(checked(api, asked, body, user)[0])
 
 
 def run_workflow(api: JobApi, graph: Graph, body: SubmitModel, user: User) -> Job:

@@ -13,7 +13,7 @@ from api.users import User
 from errors import InputError, UnknownNameError
 from jobs import batches
 from jobs.job import Job, Submission
-from workflows.templates import Template, fill, find_template
+from workflows.templates import Template, check_given, fill, find_template
 
 
 def make_films(api: JobApi, body: BatchRequest, user: User) -> list[Job]:
@@ -24,6 +24,7 @@ def make_films(api: JobApi, body: BatchRequest, user: User) -> list[Job]:
         raise InputError(f"These are {len(rows)} films; {batches.MOST_ROWS} are the most at once.", "Use fewer rows or fewer of each.")
 
     def make(values: Mapping[str, Any]) -> Submission:
+        check_given(template, values)
         return checked(api, Wish(template, fill(template, values, is_draft=body.draft), values), body, user)[0]
 
     made = batches.prepared(rows, make, body.values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Container, Mapping
 from typing import Any
@@ -41,16 +42,29 @@ def document(template: Template, catalog: Catalog, folders: Folders, language: s
 
 
 def check_whole(template: Template, given: Mapping[str, Any], catalog: Catalog) -> None:
-    """A form's numbers are what they say: ComfyUI would take 14.7 frames for 14. Raises BadFields."""
-    wrong = {}
-    for name, value in given.items():
-        node, _, of = (template.fields()[name].inputs or ("",))[0].partition(".")
-        node_class = catalog.classes.get(template.workflow[node]["class_type"]) if node else None
-        is_whole = node_class is not None and of in node_class.inputs and node_class.inputs[of].type == "INT"
-        if is_whole and isinstance(value, float) and math.isfinite(value) and not value.is_integer():
-            wrong[name] = f"{value:g} is no whole number; use {math.floor(value)} or {math.ceil(value)}"
-    if wrong:
+    """A form's values are what they say: ComfyUI would take 14.7 frames for 14, true for 1, and a list for a link. Raises BadFields."""
+    found = {name: _misfit(_type_of(template, name, catalog), value) for name, value in given.items()}
+    if wrong := {name: text for name, text in found.items() if text}:
         raise BadFields(wrong)
+
+
+def _type_of(template: Template, name: str, catalog: Catalog) -> str:
+    """As on the wire, of what a field sets; "" if nobody knows."""
+    node, _, of = (template.fields()[name].inputs or ("",))[0].partition(".")
+    node_class = catalog.classes.get(template.workflow[node]["class_type"]) if node else None
+    return node_class.inputs[of].type if node_class is not None and of in node_class.inputs else ""
+
+
+def _misfit(kind: str, value: Any) -> str:
+    """What is wrong with it; "" for what fits, or is checked with its node."""
+    shown = json.dumps(value)[:100]
+    if isinstance(value, dict | list) or (kind == "STRING" and not isinstance(value, str)):
+        return f"{shown} is no text" if kind == "STRING" else f"{shown} is no single value"
+    if kind in ("INT", "FLOAT") and (isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value))):
+        return f"{shown} is no number"
+    if kind == "INT" and isinstance(value, float) and not value.is_integer():
+        return f"{value:g} is no whole number; use {math.floor(value)} or {math.ceil(value)}"
+    return ""
 
 
 def in_fields(error: WorkflowError, template: Template, given: Container[str]) -> InputError:

@@ -55,7 +55,8 @@ class JobModel(BaseModel):
             "example": {
                 "id": _JOB_ID, "status": "running", "title": "a red boat sails on the sea", "tags": [], "owner": "", "batch": None,
                 "created": "2026-03-07T12:00:00.000Z", "started": "2026-03-07T12:00:02.100Z", "ended": None, "deleted": None,
-                "stages": ["still", "motion", "file"], "queued_seconds": 2.1, "run_seconds": 0.0, "attempts": 1, "is_favourite": False, "is_cancel_requested": False,
+                "stages": ["still", "motion", "file"],
+                "queued_seconds": 2.1, "run_seconds": 0.0, "attempts": 1, "is_favourite": False, "is_cancel_requested": False,
                 "warnings": [], "outputs": [], "cached": [], "stage_seconds": {}, "device": "", "peak_bytes": 0, "error": None,
                 "place": None, "is_held": False, "remaining_seconds": 21.5, "webhook": None, "deliveries": [],
                 "progress": {"stage": "motion", "node": "13", "step": 4, "total": 20, "seconds": 9.3, "preview": None},

@@ -117,7 +117,9 @@ class _Jobs:
         owner: Owner = None,
         batch: Text | None = None,
         tag: Text | None = None,
-        text: Annotated[str, Query(max_length=500, description="In the title or in any text of the workflow.")] = "",
+        text: Annotated[
+            str, Query(max_length=500, description="All its words, or what stands in quotes, in the title or in any text of the workflow.")
+        ] = "",
         template: Annotated[str | None, Query(max_length=200, description="Made by this template.")] = None,
         favourite: bool | None = None,
         deleted: bool = False,

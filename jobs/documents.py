@@ -17,7 +17,8 @@ def job_document(job: Job, root: str = "") -> dict[str, Any]:
     return {
         "id": job.id, "status": job.status.value, "title": job.title, "tags": list(job.tags), "owner": job.owner, "batch": job.batch,
         "created": utc(job.created), "started": utc(job.started), "ended": utc(job.ended), "deleted": utc(job.deleted_at),
-        "stages": stages_of(job.work), "queued_seconds": round(job.queued_seconds, 3), "run_seconds": round(job.run_seconds, 3), "attempts": job.attempts,
+        "stages": stages_of(job.work),
+        "queued_seconds": round(job.queued_seconds, 3), "run_seconds": round(job.run_seconds, 3), "attempts": job.attempts,
         "is_favourite": job.is_favourite, "is_cancel_requested": job.is_cancel_requested,
         "warnings": for_people(job.warnings, is_form="template" in job.extra),
         "outputs": [output_document(job, output, root) for output in job.files], "cached": list(job.cached),

@@ -15,6 +15,8 @@ from jobs.rows import check_id, check_text, file_columns, outcome_columns, submi
 from jobs.table import JobTable, check_status, marks
 
 _RESULT = re.compile(r"(?:(?P<subfolder>.+)/)?(?P<filename>[^/]+) \[(?P<type>output|temp)\]")
+_WORDS = re.compile(r'"([^"]*)"|([^\s"]+)')
+_SIGNS = re.compile(r"[\\%_]")  # those that LIKE understands
 _FILM = " OR ".join(f"filename LIKE '%{suffix}'" for suffix in FILM_SUFFIXES)
 _SHOWN = "SELECT 1 FROM files WHERE job = seq AND kind <> 'beside'"
 _MAKES = {"film": f"EXISTS ({_SHOWN} AND ({_FILM}))", "still": f"EXISTS ({_SHOWN}) AND NOT EXISTS ({_SHOWN} AND ({_FILM}))", "": ""}
@@ -76,10 +78,11 @@ class History(JobTable):
         cursor: int | None = None,
         limit: int = 50,
     ) -> Page:
-        """The newest first. `text` is looked for in the title and in every text of the workflow, in small or capital letters. `makes`: only
-        what has a film, or pictures and no film. `since` and `until`: when it was asked for, the second not included."""
+        """The newest first. All words of `text`, or what stands there in quotes, are looked for in the title and in every text of the
+        workflow, in small or capital letters. `makes`: only what has a film, or pictures and no film. `since` and `until`: when it was
+        asked for, the second not included."""
         statuses = [status] if isinstance(status, str) else list(status or ())
-        wanted = " ".join(text.casefold().split()).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        wanted = wanted_words(text)
         is_open = bool(statuses) and not set(statuses) & set(ENDED)
         are_few = is_open or is_favourite
         by_status, by_owner = ("" if is_open else "+"), ("+" if are_few else "")  # a plus keeps SQLite from the index of many
@@ -90,7 +93,7 @@ class History(JobTable):
             "batch = ?": _given(batch),
             "EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)": _given(tag),
             "json_extract(extra, '$.template') = ?": _given(template),
-            "words LIKE ? ESCAPE '\\'": (f"%{wanted}%",) if wanted else (),
+            " AND ".join(["words LIKE ? ESCAPE '\\'"] * len(wanted)): wanted,
             {None: "", True: "is_favourite", False: "NOT is_favourite"}[is_favourite]: (),
             "created >= ?": _given(since),
             "created < ?": _given(until),
@@ -203,6 +206,12 @@ class History(JobTable):
             if not connection.execute(f"UPDATE jobs SET {names} WHERE id = :_id", values | {"_id": job_id}).rowcount:
                 raise UnknownJobError(job_id)
             return self._job(connection, job_id)
+
+
+def wanted_words(text: str) -> list[str]:
+    """Patterns for LIKE, one of each word, or of words in quotes."""
+    found = [" ".join((quoted or word).split()) for quoted, word in _WORDS.findall(text.casefold())]
+    return ["%" + _SIGNS.sub(r"\\\g<0>", one) + "%" for one in found if one]
 
 
 def _given(value: Any) -> tuple[Any, ...]:

@@ -40,9 +40,13 @@ class Drawn:
     size: gr.Dropdown | None = None
 
     @property
-    def sized(self) -> list[gr.components.Component]:
-        """Those that change how much work it is."""
-        return [one for one in self.fields.values() if not isinstance(one, gr.Textbox)]
+    def at_once(self) -> list[gr.components.Component]:
+        """What a change of them means is asked while it is made; of long texts when they are left."""
+        return [one for one in self.fields.values() if one not in self.long_texts]
+
+    @property
+    def long_texts(self) -> list[gr.Textbox]:
+        return [one for one in self.fields.values() if isinstance(one, gr.Textbox) and one.lines > 1]
 
 
 def draw_fields(document: Mapping[str, Any], state: FormState, draw_examples: Callable[[gr.components.Component], None]) -> Drawn:
@@ -86,13 +90,14 @@ def draw_group(fields: Iterable[Mapping[str, Any]], state: FormState, drawn: Dra
 def draw_field(one: Mapping[str, Any], state: FormState) -> gr.components.Component:
     """One component, with the value of the state or the template's."""
     name, value = one["name"], state.values.get(one["name"], None if one["follows"] else one["default"])
-    kind = one["kind"] if is_drawable(one["kind"], value) else "text"
+    is_open = one["kind"] == "integer" and (one["default"] is None or bool(one["follows"]))  # seeds are text: browsers round large numbers
+    kind = "open" if is_open else one["kind"] if is_drawable(one["kind"], value) else "text"
     shared = {
         "label": label_of(one, state.language), "info": help_of(one),
         "elem_id": f"sm-field-{name}", "min_width": 140, "interactive": True,
     }  # fmt: skip
     match kind:
-        case "integer" if one["default"] is None or one["follows"]:  # seeds are text, since browsers round large numbers
+        case "open":
             empty = say(state.language, "form.same" if one["follows"] else "form.random")
             return gr.Textbox(text_of(value), placeholder=empty, max_lines=1, **shared)
         case "integer":

@@ -158,7 +158,7 @@ def _draw(creator: Creator, shown: FormState, user: User, state: gr.State, bridg
 
     make.click(submit, components, bridge, queue=False, **hidden)
     again = {"fn": estimated, "inputs": components, "outputs": estimate, "queue": False, "trigger_mode": "always_last"}
-    gr.on([one.change for one in drawn.sized], **again, **hidden)
+    gr.on([one.change for one in drawn.at_once] + [one.blur for one in drawn.long_texts], **again, **hidden)
     estimate.outdated(**again, **hidden)
     keep = f"(...values) => stillmotion.keep({json.dumps(shown.template)}, {json.dumps(names)}, values)"
     gr.on([one.change for one in components], None, components, None, js=keep, **hidden)

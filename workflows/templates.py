@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -57,11 +57,11 @@ class Group:
 
 
 class Unsaid(InputError):
-    """A field that has to be given is empty. `field`: which; `fields`: what to do, for those who show it beside the field."""
+    """A field that has to be given is empty, or missing. `field`: which; `fields`: what to do, for those who show it beside the field."""
 
-    def __init__(self, one: Field) -> None:
+    def __init__(self, one: Field, *, is_missing: bool = False) -> None:
         hint = one.required.get("en", "")
-        super().__init__(f"{one.name} is empty.", hint)
+        super().__init__(f"{one.name} is missing." if is_missing else f"{one.name} is empty.", hint)
         self.field, self.fields = one, {one.name: hint}
 
 
@@ -158,6 +158,13 @@ def check_said(template: Template, graph: Graph) -> None:
     """Raises Unsaid."""
     if found := unsaid(template, graph):
         raise Unsaid(found)
+
+
+def check_given(template: Template, given: Container[str]) -> None:
+    """What a template has there is an example, and nobody's wish. Raises Unsaid."""
+    for one in template.fields().values():
+        if one.required and one.name not in given:
+            raise Unsaid(one, is_missing=True)
 
 
 def extra_of(template: Template, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -177,6 +177,12 @@ def test_what_is_wrong_with_a_film_is_said_of_its_fields(house: House) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "code", "says"),
     [
+        ({"frames": 7}, 400, "bad_input", "prompt is missing."),
+        ({"prompt": 1}, 400, "bad_input", "prompt: 1 is no text."),
+        ({"prompt": ["a", "b"]}, 400, "bad_input", 'prompt: ["a", "b"] is no text.'),
+        ({"prompt": "x", "seed": True}, 400, "bad_input", "seed: true is no number."),
+        ({"prompt": "x", "guidance": {}}, 400, "bad_input", "guidance: {} is no single value."),
+        ({"prompt": "x (big:1e308)"}, 400, "bad_input", "The weight 1e+308 of 'big' is too large to compute with."),
         ({"prompt": "x", "colour": "red"}, 400, "unknown_name", "'colour'"),
         ({"prompt": "x", "template": "opera"}, 400, "unknown_name", "Unknown template 'opera'"),
         ({"prompt": "x", "title": 5}, 400, "bad_input", "title is wrong: '5'."),

@@ -256,7 +256,7 @@ def test_an_estimate_comes_from_jobs_that_have_been(tmp_path: Path) -> None:
         asked = {"prompt": "a boat", "frames": 7}
         first = house.post("/api/estimate", asked).json()
         nothing = dict.fromkeys(("seconds", "seconds_basis", "bytes", "memory_bytes"))
-        assert first == nothing | {"frames": 7, "film_seconds": 1.0, "warnings": [], "queue_seconds": 0.0}
+        assert first == nothing | {"frames": 7, "film_seconds": 1.0, "warnings": [], "queue_seconds": 0.0, "is_held": False}
         house.film(**asked, wait=10)
         second = house.post("/api/estimate", asked).json()
         assert second["seconds_basis"] == "1 similar job"

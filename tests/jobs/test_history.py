@@ -172,6 +172,16 @@ def test_a_file_knows_what_the_job_is_called_that_made_it(store, submit, run_one
         assert store.title_of_file(owner, name) == ""
 
 
+def test_all_words_are_looked_for_in_any_order_and_quotes_keep_them_together(store, submit):
+    for number, title in enumerate(("A red boat on the sea", "A boat on the red sea", "100%_of a sea")):
+        submit(title=title, job_id=str(number))
+    cases = {
+        "red sea": "10", "sea  RED": "10", '"red sea"': "1", '"red  boat" sea': "0", "boat train": "", "%_of": "2", "0% a": "2", "_": "2",
+        '""': "210", '"red': "10", "": "210",
+    }  # fmt: skip
+    assert {text: "".join(job.id for job in store.list_jobs(text=text).jobs) for text in cases} == cases
+
+
 def test_marks_stay(store, several):
     assert store.favourite(several["a"]).is_favourite
     assert titles(store, is_favourite=True) == "a"

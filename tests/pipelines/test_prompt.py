@@ -93,65 +93,6 @@ def test_blocks_are_those_recorded(tokenizer, text):
     assert {weight for block in blocks for _, weight in block} == {1.0}
 
 
-# Weights
-
-WEIGHTS = {
-    "": [],
-    "a cat": [("a cat", 1.0)],
-    "a (big) cat": [("a ", 1.0), ("big", 1.1), (" cat", 1.0)],
-    "((x))": [("x", 1.1 * 1.1)],
-    "(x (y) z)": [("x ", 1.1), ("y", 1.1 * 1.1), (" z", 1.1)],
-    "(x:1.3)": [("x", 1.3)],
-    "(x: 1.3 )": [("x", 1.3)],
-    "(x:.5)(y:2)(z:-1)(v:1e-1)": [("x", 0.5), ("y", 2.0), ("z", -1.0), ("v", 0.1)],
-    "(x:0)": [("x", 0.0)],
-    # a number replaces what surrounds it; brackets inside of it multiply it
-    "((x:1.3))": [("x", 1.3)],
-    "((x):1.3)": [("x", 1.3 * 1.1)],
-    "(a (b:2) c:0.5)": [("a ", 0.5), ("b", 2.0), (" c", 0.5)],
-    "(a (b) c:0.5)": [("a ", 0.5), ("b", 0.5 * 1.1), (" c", 0.5)],
-    # no number: a word
-    "(x:y)": [("x:y", 1.1)],
-    "(x:)": [("x:", 1.1)],
-    "(:1.3)": [(":1.3", 1.1)],
-    "(a:b:1.2)": [("a:b", 1.2)],
-    "(x:nan)(y:inf)": [("x:nan", 1.1), ("y:inf", 1.1)],
-    "x:1.3": [("x:1.3", 1.0)],
-    # escapes and other brackets
-    r"\(x\)": [("(x)", 1.0)],
-    r"(a \(b\):1.2)": [("a (b)", 1.2)],
-    r"(a\)": [("(a)", 1.0)],
-    r"a\b": [(r"a\b", 1.0)],
-    "[x] {y}": [("[x] {y}", 1.0)],
-    "()": [],
-    # brackets that do not pair up
-    "(x": [("(x", 1.0)],
-    "a (b c": [("a ", 1.0), ("(b c", 1.0)],
-    "x)": [("x)", 1.0)],
-    "((x)": [("(x", 1.1)],
-    "((x) (y)": [("x", 1.1 * 1.1), (" ", 1.1), ("(y", 1.1)],
-    "x) (y)": [("x) (y)", 1.0)],
-    "x) (y) (z)": [("x) (y) (z)", 1.0)],
-    "x) (y (z))": [("x) (y ", 1.0), ("z", 1.1), (")", 1.0)],
-}
-
-
-@pytest.mark.parametrize("text", WEIGHTS)
-def test_parse_weights(text):
-    assert prompt.parse_weights(text) == WEIGHTS[text]
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["(" * 10_000 + ")" * 10_000, "(" * 20_000, ")" * 20_000, "(" * 19_999 + ")", "(" * 6000 + "x:" + "1" * 8000 + ")" * 6000],
-    ids=["nested", "opened", "closed", "closed once", "digits"],
-)
-def test_any_nesting_is_parsed_quickly(text):
-    begin = time.perf_counter()
-    prompt.parse_weights(text)
-    assert time.perf_counter() - begin < 3
-
-
 # Blocks
 
 

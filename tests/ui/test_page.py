@@ -130,6 +130,7 @@ def test_a_form_that_was_filled_goes_back_to_what_the_template_has(visit: Visit)
     page.reload()
     expect(page.locator("#sm-field-frames input")).to_have_value("14")
     expect(page.locator("#sm-field-prompt textarea")).not_to_have_value("A train")
+    expect(page.locator("#sm-field-seed textarea, #sm-field-seed input")).to_have_attribute("placeholder", "random")
 
 
 @pytest.mark.parametrize(("locale", "says"), [("en-US", "Say what the film shows."), ("zh-CN", "请写下视频要展示的内容。")])

@@ -17,6 +17,7 @@ from workflows.templates import (
     Template,
     Unsaid,
     all_templates,
+    check_given,
     check_said,
     extra_of,
     fill,
@@ -74,6 +75,8 @@ def test_what_a_template_is_about_has_to_be_said(name: str, field: str) -> None:
         with pytest.raises(Unsaid, match=f"{field} is empty") as caught:
             check_said(template, fill(template, {field: empty}))
         assert caught.value.fields == {field: caught.value.hint}
+    with pytest.raises(Unsaid, match=f"{field} is missing"):
+        check_given(template, {"frames": 7})
     assert set(template.fields()[field].required) == {"en", "zh"}
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
-from pipelines.parameters import MotionSettings, Number, Text
+from pipelines.parameters import MotionSettings, Number
 from pipelines.values import Conditioning, Latents, ModelSource, MotionConditioning, Pictures, TextSource, VaeSource, VisionSource
-from workflows.declare import node
+from workflows.declare import Prompt, node
 
 if TYPE_CHECKING:
     from pipelines.bench import Bench
@@ -19,7 +19,7 @@ MinGuidance = Number(0.0, 100.0, "guidance of the first frame", wire={"step": 0.
 @node("CLIPTextEncode", title="CLIP Text Encode (Prompt)", category="conditioning")
 def encode_prompt(
     bench: Bench,
-    text: Annotated[str, Text("what it shows; weights as (word:1.3)", wire={"multiline": True, "dynamicPrompts": True})],
+    text: Annotated[str, Prompt("what it shows; weights as (word:1.3)", wire={"multiline": True, "dynamicPrompts": True})],
     clip: TextSource,
 ) -> Conditioning:
     """A prompt as the model of the still reads it."""
