@@ -1,7 +1,7 @@
 // The result side of Create: one job from the queue to the playing film. It asks the server how the job stands; closing the tab changes nothing.
 
 import { showExamples } from "./examples.js";
-import { CHANGES, animateStills, extend, filmOf, isOpen, isShown, isVideo, leftWord, makeChanged, makeSmaller, open, pathOf, place, placeWord, shareOf, stageOf, stageWord, stepsWord, stillsOf, suffix, titleOf } from "./jobs_view.js";
+import { CHANGES, animateStills, extend, filmOf, isOpen, isShown, isVideo, leftWord, makeChanged, makeSmaller, motionWord, open, pathOf, place, placeWord, shareOf, stageOf, stageWord, stepsWord, stillsOf, suffix, titleOf } from "./jobs_view.js";
 import { patience } from "./patience.js";
 
 export { place };
@@ -156,7 +156,7 @@ export function mount(element, page) {
   }
 
   function outcome(shown) {
-    const button = (name, fn, more = "") => el("button", { class: `sm-button ${more}`, "data-act": name, on: { click: () => act(fn) } }, say(`act.${name}`));
+    const button = (name, fn, more = "", title = null) => el("button", { class: `sm-button ${more}`, "data-act": name, title, on: { click: () => act(fn) } }, say(`act.${name}`));
     const path = pathOf(shown);
     if (shown.status === "canceled") return [el("p", {}, say("status.canceled.long")), el("div", { class: "sm-row" }, button("retry", () => server.send("POST", `${path}/retry`)), button("remake", () => page.remake(shown.id)))];
     if (shown.status === "failed") {
@@ -194,7 +194,7 @@ export function mount(element, page) {
   function changes(shown, button) {
     if (known?.id !== shown.id) return [];
     const found = ["more", "less", "keep"].map((name) => [name, CHANGES[name](known.opened)]).filter(([, change]) => change);
-    return found.map(([name, change]) => button(name, async () => opened(await makeChanged(page, shown, known.opened, change))));
+    return found.map(([name, change]) => button(name, async () => opened(await makeChanged(page, shown, known.opened, change)), "", motionWord(page, known.opened, change)));
   }
 
   const opened = (made) => made && page.show("create", { job: made.id, isNew: true });
@@ -229,7 +229,7 @@ export function mount(element, page) {
 
   page.onView((view, { job: id, isNew, count }) => {
     if (view !== "create") return;
-    if (count > 1) page.toast(say("queue.more", { count: count - 1 }));
+    if (count > 1) page.toast(say("queue.more", { count: count - 1 }), { undo: () => page.show("queue"), undoText: say("nav.queue") });
     if (id && id !== watched) {
       follow(id, { isNew });
       if (isNew && !isSeen()) element.scrollIntoView({ behavior: "smooth" });

@@ -81,6 +81,12 @@ export const CHANGES = {
 const some = (changes) => (changes.length ? Object.fromEntries(changes) : null);
 const motion = (opened, factor) => some(fields(opened, "motion_bucket_id").map(([name, value]) => [name, Math.round(Math.max(1, Math.min(255, value * factor)))]));
 
+// How much motion there was and will be, if that is what changes.
+export function motionWord(page, opened, change) {
+  const [name, after] = Object.entries(change).find(([name]) => name.startsWith("motion_bucket_id")) ?? [];
+  return name ? page.say("motion.changes", { before: opened.values[name], after }) : null;
+}
+
 // What a film takes over from the one that it goes on from: how it moves and how it is written; not what is shown, nor what was drawn by lot.
 const ITS_OWN = /^(prompt|negative_prompt|checkpoint|still_\w+|steps|guidance|sampler|schedule|seed|vae|loras|image|film|motion_seed)$/;
 
@@ -88,6 +94,7 @@ export async function extend(page, job, film) {
   const { template, values } = await open(page, job);
   const kept = template ? Object.entries(values).filter(([name]) => !ITS_OWN.test(name)) : [];
   page.use("extend_film", { ...Object.fromEntries(kept), film: place(film) });
+  page.openJob(job.id); // it stands beside the form
   page.toast(page.say("extend.filled"));
 }
 

@@ -53,7 +53,7 @@ export function grid(page, list, hooks) {
       filmOf(job) ? el("span", { class: "sm-kind", "aria-hidden": "true" }, "▶") : null);
     const box = el("input", { type: "checkbox", "aria-label": say("library.choose", { title: titleOf(page, job) }), on: { change: (event) => hooks.choose([job], event.target.checked) } });
     const star = el("button", { class: "sm-star", "aria-label": say("library.favourite"), on: { click: () => hooks.favourite(job) } });
-    tile.append(open, el("label", { class: "sm-choose" }, box), star, el("span", { class: "sm-caption", title: titleOf(page, job) }, titleOf(page, job)));
+    tile.append(open, el("label", { class: "sm-choose" }, box), star, el("span", { class: "sm-caption", title: titleOf(page, job) }, titleOf(page, job)), el("span", { class: "sm-when sm-soft" }, timeOf(job, page.language())));
     tiles.set(job.id, tile);
     update(job);
     return tile;
@@ -148,6 +148,8 @@ export function grid(page, list, hooks) {
     },
   };
 }
+
+const timeOf = (job, language) => new Intl.DateTimeFormat(language, { timeStyle: "short" }).format(new Date(job.created));
 
 function dayName(day, language) {
   const midnight = new Date();

@@ -26,7 +26,7 @@ const page = {
     return () => viewListeners.delete(fn);
   },
   openJob: (id) => show("create", { job: id }),
-  remake: (job) => server.text("POST", "api/open", { job }).then(page.opened, page.fail),
+  remake: (job) => server.text("POST", "api/open", { job }).then((document) => (page.opened(document), page.openJob(job)), page.fail),
   opened: (document) => tell("opened", { document }), // as text: numbers stay exact
   use: (template, values = {}) => tell("use", { template, values }),
   reset() {
@@ -36,7 +36,10 @@ const page = {
     toast(say("form.is_reset"), before?.template ? { undo: () => page.use(before.template, before.values) } : {});
   },
   put: (template, values) => tell("put", { template, values }), // what else was typed stays
-  animate: (job, output) => page.put("still_to_film", { image: place(output) }),
+  animate(job, output) {
+    page.put("still_to_film", { image: place(output) });
+    page.openJob(job);
+  },
   recount: () => {},
   toast,
   fail(error) {

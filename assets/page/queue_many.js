@@ -1,5 +1,7 @@
 // Many prompts at once: lines or a table that are typed, or a file of either. All of them are asked for, or if one is wrong none.
 
+import { titleOf } from "./form.js";
+
 const DRAFT = "stillmotion.draft"; // what the form holds, for as long as the tab is there
 const MOST = 1000;
 
@@ -10,6 +12,8 @@ export function manyPrompts(place, page, act) {
   let seeds = 1;
   let isBusy = false;
   let isOpen = false;
+  let templates = null; // titles by id, once they are asked for
+  let learning = null;
   let refresh; // what stands there, after a change
   draw();
   page.onLanguage(draw);
@@ -26,7 +30,7 @@ export function manyPrompts(place, page, act) {
     const wrong = el("ul", { class: "sm-bad sm-many-wrong", role: "alert" });
     const shared = el("p", { class: "sm-soft" });
     const make = el("button", { class: "sm-button sm-primary", type: "button", on: { click: () => submit(wrong) } });
-    const details = el("details", { class: "sm-card sm-many", open: isOpen, on: { toggle: () => (isOpen = details.open) } },
+    const details = el("details", { class: "sm-card sm-many", open: isOpen, on: { toggle: () => ((isOpen = details.open), refresh()) } },
       el("summary", {}, say("many.title")),
       el("p", { class: "sm-soft", id: "sm-many-help" }, say("many.help")),
       el("label", { class: "sm-spoken", for: "sm-many-text" }, say("many.lines")), text, asTable, chosen,
@@ -49,7 +53,7 @@ export function manyPrompts(place, page, act) {
       asTable.textContent = asTable.hidden ? "" : say("many.table", { count: films() });
       make.textContent = say("many.make", { count });
       make.disabled = isBusy || !count || count > MOST;
-      shared.textContent = count > MOST ? say("many.most", { count: MOST }) : say(Object.keys(sharedValues().values).length ? "many.shared" : "many.defaults");
+      shared.textContent = count > MOST ? say("many.most", { count: MOST }) : how();
     };
     replace(place, details);
     refresh();
@@ -72,6 +76,18 @@ export function manyPrompts(place, page, act) {
   function films() {
     const text = table?.text ?? (isTable(typed) ? typed : null);
     return text !== null ? Math.max(0, records(text) - 1) : typed.split(/\r\n|\r|\n/).filter((one) => one.trim()).length;
+  }
+
+  // By which template, and with whose settings.
+  function how() {
+    const { template, values } = sharedValues();
+    if (!templates && isOpen) learn();
+    if (!templates) return "";
+    return say(Object.keys(values).length ? "many.shared" : "many.defaults", { template: page.sayOf(templates.get(template)) || template });
+  }
+
+  function learn() {
+    learning ??= server.get("api/templates").then((found) => ((templates = new Map(found.templates.map((one) => [one.id, one.title]))), refresh()), () => (learning = null));
   }
 
   // Those of the form, if it is a template's and has a prompt: whoever has set it up there need not do it again.
@@ -101,7 +117,8 @@ export function manyPrompts(place, page, act) {
       act.poll();
     } catch (error) {
       const rows = Object.entries(error.more?.rows ?? {});
-      if (!rows.length) page.fail(error);
+      if (error.code === "connection_lost") return;
+      if (!rows.length) return replace(wrong, el("li", {}, page.sayError(error, titleOf)));
       replace(wrong, rows.map(([where, text]) => el("li", {}, `${where.replace(/^Line (\d+)$/, (_, number) => say("many.line", { number }))}: ${page.sentence(text)}`)), rows.length && error.hint ? el("li", {}, page.sentence(error.hint)) : null);
     } finally {
       isBusy = false;
