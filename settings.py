@@ -8,6 +8,7 @@ and `download` in `model_options.py`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import secrets
 from collections.abc import Iterator, Sequence
@@ -219,6 +220,8 @@ def _film_command(options: argparse.Namespace) -> FilmCommand:
     if (options.prompt is None) == (options.image is None):
         both = "A prompt and a picture are both given." if options.image else "There is neither a prompt nor a picture."
         raise InputError(both, 'Give one of them: app.py film "PROMPT", or app.py film --image FILE.')
+    if options.prompt is not None and not options.prompt.strip():
+        raise InputError("The prompt is empty.", "Say what the film shows.")
     given: dict[str, dict[str, Any]] = {owner: {} for owner in _OWNERS}
     labels: dict[str, dict[str, str]] = {owner: {} for owner in _OWNERS}
     for option in _film_options():
@@ -269,7 +272,11 @@ def ray_environment(token: Path, *, is_local: bool) -> None:
 
 def quiet_environment(data_dir: Path) -> None:
     """Settings that third-party libraries read from the environment when they are imported: no hub, no telemetry, no advice; and where
-    PyTorch keeps what it has compiled."""
+    PyTorch keeps what it has compiled, if it can be kept there: without that folder PyTorch cannot be imported."""
     quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
-    for name, value in (quiet | {"TORCHINDUCTOR_CACHE_DIR": str(data_dir.absolute() / "cache" / "compiled")}).items():
+    compiled = data_dir.absolute() / "cache" / "compiled"
+    with contextlib.suppress(OSError):
+        compiled.mkdir(parents=True, exist_ok=True)
+        quiet["TORCHINDUCTOR_CACHE_DIR"] = str(compiled)
+    for name, value in quiet.items():
         os.environ.setdefault(name, value)

@@ -114,6 +114,8 @@ def test_a_picture_takes_the_place_of_stage_one(data_dir: Path, tmp_path: Path, 
         (["jobs", "submit"], "Nothing is given to submit"),
         (["dance"], "invalid choice: 'dance'"),
         (["film"], "neither a prompt nor a picture"),
+        (["film", " "], "The prompt is empty. Say what the film shows."),
+        (["film", "a (big:1e308) b"], "The weight 1e+308 of 'big' is too large"),
         (["film", "a", "--image", "b.png"], "both given"),
         (["film", "a", "--width", "-64"], "width is -64, but must be 16 to 16 376"),
         (["film", "a", "--height", "100"], "multiple of 8. Use 96"),
@@ -155,6 +157,13 @@ def test_bad_input_to_a_real_process_is_the_same() -> None:
     done = run("film", "a", "--frames", 0)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: --frames is 0, but must be 1 to 4 096. Use 1.\n"
+
+
+def test_a_data_directory_that_cannot_be_written_is_said_by_a_real_process(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file is in the way")
+    done = run("film", "a", "--data-dir", tmp_path / "data")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"error: Cannot write in .*: Not a directory\. Choose another data directory\.\n", done.stderr)
 
 
 def test_an_output_folder_that_cannot_be_written_is_said_so_before_the_work(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
