@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.comfy_context import Outside
@@ -25,11 +27,17 @@ _ROUTES = re.compile(
 _ADDRESS = re.compile(r"\s*https?:", re.IGNORECASE)
 
 
-class GradioDoor:
-    """Wraps an app in which Gradio is mounted at "/"."""
+def never(asked: Any) -> bool:
+    """An `is_outdated` for pages that are never drawn anew."""
+    return False
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+
+class GradioDoor:
+    """Wraps an app in which Gradio is mounted at "/". `is_outdated(body)`: whether a form asks that has been drawn anew meanwhile. Nothing is
+    to be changed in it then; Gradio would fall over it."""
+
+    def __init__(self, app: ASGIApp, is_outdated: Callable[[Any], bool] = never) -> None:
+        self.app, self.is_outdated = app, is_outdated
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = path_below(scope)
@@ -39,7 +47,10 @@ class GradioDoor:
         try:
             _check_route(path.removeprefix(_PREFIX))
             if scope["method"] == "POST" and not path.startswith(f"{_PREFIX}upload"):
-                receive = await _checked(scope, receive)
+                document, receive = await _checked(scope, receive)
+                if path.startswith(f"{_PREFIX}run/") and self.is_outdated(document):
+                    await JSONResponse({"data": [], "is_generating": False})(scope, receive, send)
+                    return
         except StillmotionError as error:
             await answer(error)(scope, receive, send)
             return
@@ -58,11 +69,12 @@ def _check_route(route: str) -> None:
         raise NotFound(f"There is nothing at {_PREFIX}{route[:200]}.", "/docs lists what there is.")
 
 
-async def _checked(scope: Scope, receive: Receive) -> Receive:
-    """The same body once more. Raises Outside if it names a file by an address, InputError if nobody can tell."""
-    body = await Request(scope, receive).body()
+async def _checked(scope: Scope, receive: Receive) -> tuple[Any, Receive]:
+    """What it says, and the same body once more. Raises Outside if it names a file by an address, InputError if nobody can tell."""
+    body, document = await Request(scope, receive).body(), None
     try:
-        check_files(json.loads(body))
+        document = json.loads(body)
+        check_files(document)
     except RecursionError as error:
         raise InputError("The body is nested too deeply.") from error
     except ValueError:
@@ -72,7 +84,7 @@ async def _checked(scope: Scope, receive: Receive) -> Receive:
     async def again() -> Message:
         return given.pop() if given else await receive()
 
-    return again
+    return document, again
 
 
 def check_files(document: Any) -> None:

@@ -55,6 +55,7 @@ class Endpoints:
         self.api = api
         self._jobs: dict[str, str] = {}  # ids of Gradio's events to ids of jobs
         self._canceled: OrderedDict[str, None] = OrderedDict()  # events that were canceled before they had begun
+        self._blocks: gr.Blocks | None = None
 
     def add(self) -> None:
         for call in CALLS:
@@ -63,12 +64,20 @@ class Endpoints:
     def make_room(self, blocks: gr.Blocks) -> None:
         """So that no call waits in Gradio's queue, where it would be no job. Gradio sets this itself only in `launch`."""
         blocks._queue.max_thread_count = _FOLLOWED
+        self._blocks = blocks
 
     def add_routes(self, app: FastAPI) -> None:
-        app.add_middleware(GradioDoor)
+        app.add_middleware(GradioDoor, is_outdated=self._is_outdated)
         app.add_middleware(OwnHead)
         app.add_route("/gradio_api/cancel", self._cancel, methods=["POST"])
         app.add_route("/gradio_api/file=http{rest:path}", self._file, methods=["GET", "HEAD"])
+
+    def _is_outdated(self, asked: Any) -> bool:
+        """Whether it is of a form that has been drawn anew. Of a visit that is forgotten nobody knows: Gradio says so."""
+        session, index = (asked.get(name) for name in ("session_hash", "fn_index")) if isinstance(asked, dict) else (None, None)
+        if self._blocks is None or not isinstance(session, str) or not isinstance(index, int) or session not in self._blocks.state_holder:
+            return False
+        return index not in self._blocks.state_holder[session].blocks_config.fns
 
     def _endpoint(self, call: Call) -> Callable[..., Coroutine[Any, Any, Any]]:
         """A function with the signature that the template declares: what Gradio makes its documentation and its defaults of."""
