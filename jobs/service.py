@@ -120,7 +120,6 @@ class Service:
             self._keeping.join()
             self._unsubscribe()
             self.webhooks.stop()
-        self.runner.close()
         if "queues" in self.__dict__:
             self.queues.close()
         self.store.close()
@@ -191,6 +190,8 @@ class Service:
         except Exception as error:
             self._failure = str(error) if isinstance(error, StillmotionError) else type(error).__name__
             log.critical("The worker has ended: %s", error, exc_info=not isinstance(error, StillmotionError))
+        finally:
+            self.runner.close()  # in the thread that started it: processes that it began end with that thread
 
     def _idle(self, seconds: float) -> None:
         if self.ends_when_empty:

@@ -154,3 +154,13 @@ def test_old_results_go_at_the_start(make, tmp_path) -> None:
 def test_before_the_first_job_nobody_knows_the_device(make) -> None:
     service = make()
     assert (service.device(), service.cache_counts()) == (None, (0, 0))
+
+
+def test_an_executor_is_closed_by_the_thread_that_started_it(make, monkeypatch) -> None:
+    """What it has begun as processes of its own may end with that thread, and would have to be waited for in vain."""
+    service, seen = make(), []
+    for name in ("start", "close"):
+        monkeypatch.setattr(service.runner, name, lambda name=name: seen.append((name, threading.current_thread().name)))
+    service.start()
+    service.close()
+    assert seen == [("start", "worker"), ("close", "worker")]
