@@ -33,8 +33,8 @@ def never(asked: Any) -> bool:
 
 
 class GradioDoor:
-    """Wraps an app in which Gradio is mounted at "/". `is_outdated(body)`: whether a form asks that has been drawn anew meanwhile. Nothing is
-    to be changed in it then; Gradio would fall over it."""
+    """Wraps an app in which Gradio is mounted at "/". `is_outdated(body)`: whether a form asks that has been drawn anew meanwhile. Nothing
+    is to be changed in it then; Gradio would fall over it."""
 
     def __init__(self, app: ASGIApp, is_outdated: Callable[[Any], bool] = never) -> None:
         self.app, self.is_outdated = app, is_outdated
