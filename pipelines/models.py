@@ -29,12 +29,13 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A UNet, how it counts noise levels, and what brings its latents to unit spread."""
+    """A UNet, how it counts noise levels, and what brings its latents to unit spread. Of `every` calls one is whole."""
 
     unet: nn.Module
     spacing: DiscreteSigmas | ContinuousSigmas
     scale: float
     placement: Placement
+    every: int = 1
 
 
 @dataclass(frozen=True)
