@@ -182,7 +182,7 @@ def _tokenizer(padding: int | None) -> CLIPTokenizer:
 
 def _load_parts(owners: Mapping[str, CheckpointFile], loading: Loading, loras: Sequence[Lora] = ()) -> dict[str, nn.Module]:
     """Every part from the file that owns it, complete before the first weight is read. `report` hears of every MiB."""
-    placement, residence = loading.placement, loading.residence
+    placement = loading.placement
     models = {part: build(header, part) for part, header in owners.items()}
     sources = {part: sources_of(owners[part], part, model.state_dict()) for part, model in models.items()}
     total = sum(_bytes_of(owners[part], found) for part, found in sources.items())
@@ -197,16 +197,21 @@ def _load_parts(owners: Mapping[str, CheckpointFile], loading: Loading, loras: S
     for part, model in models.items():
         dtype = placement.vae_dtype if part == "vae" else placement.dtype
         try:
-            weights = _read_part(owners[part], sources[part], placement.home(residence), dtype, told)
+            weights = _read_part(owners[part], sources[part], _first_home(part, loading), dtype, told)
         except OSError as error:
             name = owners[part].path.name
             raise CheckpointError(f"{name} cannot be read: {error}.", "Copy or download it again.") from error
         model.load_state_dict(weights, assign=True)
         _fill_buffers(model)
         merge(part, model, loras)
-        place(model, placement, residence)
+        place(model, placement, loading.residence)
     steps.done()
     return models
+
+
+def _first_home(part: str, loading: Loading) -> torch.device:
+    """Where a part's weights are read to. A UNet's that are to be kept in eight bits come to the device when they are no more than that."""
+    return torch.device("cpu") if part == "unet" and loading.placement.is_float8 else loading.placement.home(loading.residence)
 
 
 def _bytes_of(header: CheckpointFile, sources: dict[str, Source]) -> int:
