@@ -60,7 +60,7 @@ class Single:
 
 @dataclass(frozen=True)
 class StillModels:
-    """Everything stage 1 needs."""
+    """Everything stage 1 needs. Of `every` calls of the UNet one is whole."""
 
     name: str
     unet: nn.Module
@@ -71,9 +71,10 @@ class StillModels:
     placement: Placement
     text_encoder_2: nn.Module | None = None
     tokenizer_2: CLIPTokenizer | None = None
+    every: int = 1
 
     def denoiser(self) -> Denoiser:
-        return Denoiser(self.unet, self.spacing, self.vae.config.scaling_factor, self.placement)
+        return Denoiser(self.unet, self.spacing, self.vae.config.scaling_factor, self.placement, self.every)
 
     def encoders(self) -> TextEncoders:
         return TextEncoders(self.text_encoder, self.tokenizer, self.text_encoder_2, self.tokenizer_2)
@@ -81,7 +82,7 @@ class StillModels:
 
 @dataclass(frozen=True)
 class MotionModels:
-    """Everything stage 2 needs."""
+    """Everything stage 2 needs. Of `every` calls of the UNet one is whole."""
 
     name: str
     unet: nn.Module
@@ -89,9 +90,10 @@ class MotionModels:
     vision: nn.Module
     spacing: ContinuousSigmas
     placement: Placement
+    every: int = 1
 
     def denoiser(self) -> Denoiser:
-        return Denoiser(self.unet, self.spacing, self.vae.config.scaling_factor, self.placement)
+        return Denoiser(self.unet, self.spacing, self.vae.config.scaling_factor, self.placement, self.every)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from errors import InputError, UnknownNameError
-from pipelines.compare import _psnr, _squared_error
+from pipelines.compare import psnr_of
 from pipelines.float8 import StoredConv2d, StoredLinear, StoredOverTime, in_full, keep_in_float8, rounded
 from pipelines.image_to_video import image_to_video
 from pipelines.lean_blocks import slim
@@ -142,6 +142,7 @@ def test_the_demos_still_and_film_stay_near() -> None:
     for name, placement in (("plain", PLAIN), ("small", FLOAT8)):
         still = text_to_image(load_still(BUNDLED / DEMO_STILL, placement), still_settings)
         made[name] = still, image_to_video(load_motion(BUNDLED / DEMO_MOTION, placement), made.get("plain", [still])[0], film_settings)
-    psnr = [_psnr(_squared_error(plain, small)) for plain, small in zip(made["plain"], made["small"], strict=True)]
+    stills, films = zip(made["plain"], made["small"], strict=True)
+    psnr = psnr_of(*(still[None] for still in stills))[0], psnr_of(*films)[1]
     assert 32 < psnr[0] < 80
     assert 45 < psnr[1] < 80
