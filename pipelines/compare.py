@@ -41,8 +41,8 @@ def compare(one: Path, other: Path) -> Likeness:
 
 
 def psnr_of(first: np.ndarray, second: np.ndarray) -> tuple[float | None, float | None]:
-    """Of two films in 0..1, (frames, height, width, 3), in dB: over all frames that both have, and of the frame that differs most. None where
-    they are identical."""
+    """Of two films in 0..1, (frames, height, width, 3), in dB: over all frames that both have, and of the frame that differs most. None
+    where they are identical."""
     errors = [_squared_error(a, b) for a, b in zip(first, second, strict=False)]
     return _psnr(sum(errors) / len(errors)), _psnr(max(errors))
 
