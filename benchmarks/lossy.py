@@ -2,8 +2,8 @@
 
     python -m benchmarks.lossy [--size tiny|demo|full] [--rounds N] [--sheet FILE.png]
 
-Deep features used again every 2, 3 and 5 calls, the UNets' weights in float8, both, and few steps of LCM without guidance. All films begin
-with the exact still, so that each is compared for itself; `worst` is the frame that differs most. Seconds are the process's own, of the
+Deep features used again every 2, 3 and 5 calls, the UNets' weights in float8, both, and few steps of LCM without guidance. To be held
+against: a part of the steps, exact, which anybody can have. All films begin with the exact still, so that each is compared for itself; `worst` is the frame that differs most. Seconds are the process's own, of the
 whole stage, the least of the rounds; `of exact` is their share. MiB are those of the UNet's weights.
 
 `demo`: the bundled checkpoints, with the settings of the form. `tiny` and `full` have random weights: their seconds and bytes count, and
@@ -53,13 +53,15 @@ SHOWN = 5  # frames of a film
 
 @dataclass(frozen=True)
 class Variant:
-    """`changes` of both stages' settings."""
+    """`changes` of both stages' settings, then without guidance; or this `share` of their steps."""
 
     every: int = 1
     weights: str = "auto"
     changes: dict[str, Any] = field(default_factory=dict)
+    share: float = 1.0
 
     def of(self, settings: StillSettings | MotionSettings) -> Any:
+        settings = dataclasses.replace(settings, steps=max(1, round(self.share * settings.steps)))
         unguided = {"guidance": 1.0} | ({"min_guidance": 1.0} if isinstance(settings, MotionSettings) else {})
         return dataclasses.replace(settings, **(self.changes | unguided if self.changes else {}))
 
@@ -70,6 +72,7 @@ VARIANTS = {
     **{f"reuse every {every}": Variant(every) for every in (2, 3, 5)},
     "float8": Variant(weights="float8"),
     "float8, reuse every 2": Variant(2, "float8"),
+    **{f"{name} of the steps": Variant(share=share) for name, share in (("two thirds", 2 / 3), ("half", 1 / 2))},
     **{f"lcm, {steps} steps": Variant(changes={"sampler": "lcm", "steps": steps}) for steps in (4, 8)},
 }
 Models = StillModels | MotionModels
