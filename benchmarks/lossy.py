@@ -1,10 +1,11 @@
 """What is faster or smaller at a price, each with its price: the PSNR against the exact still and film.
 
-    python -m benchmarks.lossy [--size tiny|demo|full] [--rounds N] [--sheet FILE.png]
+    python -m benchmarks.lossy [--size tiny|demo|full] [--prompt WORDS] [--rounds N] [--sheet FILE.png]
 
 Deep features used again every 2, 3 and 5 calls, the UNets' weights in float8, both, and few steps of LCM without guidance. To be held
-against: a part of the steps, exact, which anybody can have. All films begin with the exact still, so that each is compared for itself; `worst` is the frame that differs most. Seconds are the process's own, of the
-whole stage, the least of the rounds; `of exact` is their share. MiB are those of the UNet's weights.
+against: a part of the steps, exact, which anybody can have. All films begin with the exact still, so that each is compared for itself;
+`worst` is the frame that differs most. Seconds are the process's own, of the whole stage, the least of the rounds; `of exact` is their
+share. MiB are those of the UNet's weights.
 
 `demo`: the bundled checkpoints, with the settings of the form. `tiny` and `full` have random weights: their seconds and bytes count, and
 their PSNR says nothing of pictures. Few steps are meant for models that were trained for them, which the demo's were not.
@@ -41,7 +42,8 @@ from pipelines.shelf import bytes_of
 from pipelines.text_to_image import text_to_image
 
 MIB = 2**20
-STILL = StillSettings(prompt="a red rocket flies over the sea", seed=1)
+PROMPT = "a red boat sails on the sea, sun"
+STILL = StillSettings(prompt="", seed=1)
 MOTION = MotionSettings(seed=2)
 SIZES = {  # what is other than usual, of the still and of the film
     "tiny": ({"width": 48, "height": 32, "steps": 4}, {"width": 48, "height": 32, "frames": 3, "steps": 4}),
@@ -155,10 +157,12 @@ def sheet(made: dict[str, Any]) -> Image.Image:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.lossy", description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="demo")
+    parser.add_argument("--prompt", default=PROMPT)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--sheet", type=Path, help="where some frames of each film go, as PNG")
     options = parser.parse_args(arguments)
     still, motion = (dataclasses.replace(usual, **change) for usual, change in zip((STILL, MOTION), SIZES[options.size], strict=True))
+    still = dataclasses.replace(still, prompt=options.prompt)
     seconds, made, sizes = measure(options.size, still, motion, options.rounds)
     rows = rows_of(seconds, made, sizes)
     if options.sheet:
