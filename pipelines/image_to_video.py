@@ -86,7 +86,7 @@ def sample_motion(
     """From noise to the latents of all frames. `scale` (frames, 1, 1, 1): guidance of each; `look` is shown what each call of the model
     predicts. Raises Canceled, MemoryExhaustedError."""
     device, unet = models.placement.device, models.unet
-    relief, reuse = relief or Relief(device=device), Reuse(unet, models.every)
+    relief, reuse = relief or Relief(device=device), Reuse(unet, models.every, sampling.sampler)
     # 1. The way ahead.
     sigmas = visited_sigmas(models.spacing, sampling)
     steps = Steps("motion", count_model_calls(sampling.sampler, sigmas), report, is_canceled)

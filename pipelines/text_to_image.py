@@ -85,7 +85,7 @@ def sample_still(
     """From latents (zeros, or those of a picture) and noise to latents of what `cond` says, n at once. `look` is shown what each call of
     the model predicts. Raises Canceled between two model calls, MemoryExhaustedError."""
     device, unet = models.placement.device, models.unet
-    relief, reuse = relief or Relief(device=device), Reuse(unet, models.every)
+    relief, reuse = relief or Relief(device=device), Reuse(unet, models.every, sampling.sampler)
     # 1. The way ahead: which noise levels, how many model calls.
     sigmas = visited_sigmas(models.spacing, sampling)
     steps = Steps("still", count_model_calls(sampling.sampler, sigmas), report, is_canceled)

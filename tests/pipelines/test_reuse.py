@@ -255,3 +255,26 @@ def test_the_demos_film_stays_near() -> None:
     assert psnr[0] > 32
     assert psnr[1] > 22
     assert max(psnr) < 80
+
+
+def test_features_go_on_as_they_did_between_the_last_two_whole_calls(unets: dict[str, nn.Module]) -> None:
+    reuse = Reuse(unets["still"], 2)
+    reuse._kept = {WITH: [(0, torch.tensor([1.0])), (2, torch.tensor([3.0]))], WITHOUT: [(2, torch.tensor([7.0]))]}
+    for number in (3, 4):
+        reuse._number = number
+        assert reuse._expected(WITH) == number + 1
+        assert reuse._expected(WITHOUT) == 7  # of one nobody knows where it goes
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("sampler", "kept"), [("heun", [2, 4]), ("euler_ancestral", [4])])
+def test_of_the_last_whole_calls_features_are_kept_once_each(unets: dict[str, nn.Module], sampler: str, kept: list[int]) -> None:
+    told, more = given("still")
+    reuse = Reuse(unets["still"], 2, sampler)
+    with reuse.listening(Relief()):
+        for _ in range(5):
+            reuse.begin_call()
+            for _ in range(2):  # the first had not enough memory
+                reuse(BOTH, *told, **more)
+        assert [number for number, _ in reuse._kept[WITH]] == kept
+    assert reuse._kept == {}
