@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 
 from errors import Canceled, CheckpointError, InputError, StorageError
+from pipelines.checkpoints import examine
 from pipelines.filenames import check_room
+from pipelines.memory import choose_placement
 from pipelines.metadata import read_settings, settings_in
 from pipelines.parameters import MachineSettings
 from pipelines.progress import Progress
@@ -23,6 +25,7 @@ from pipelines.shelf import Shelf
 from pipelines.values import Saved
 from tests.conftest import MOTION_NAME, STILL_NAME
 from workflows.cache import Cache
+from workflows.demand import demand_of
 from workflows.folders import Folders
 from workflows.graph import Workflow
 from workflows.nodes import catalog
@@ -504,3 +507,11 @@ def test_weights_in_eight_bits_give_another_film_that_is_kept_for_itself(
     assert near.placement["weights"] == "float8"
     assert 0 < np.abs(pixels(exact, "9") - pixels(near, "9")).mean() < 60
     assert run(seed, engine=Engine(small, Shelf(2**30), cache)).cached
+
+
+def test_a_plan_counts_weights_as_they_are_kept(tiny_models: Path) -> None:
+    models = [examine(tiny_models / "checkpoints" / name, kind) for name, kind in ((STILL_NAME, "still"), (MOTION_NAME, "motion"))]
+    usual, small = (demand_of([], models, choose_placement("cpu", weights=weights), 2**40) for weights in ("auto", "float8"))
+    assert usual.weights - small.weights == 3 * sum(numbers["unet"] for _, numbers in models)
+    assert small.largest < usual.largest
+    assert (small.item_bytes, small.vae_item_bytes) == (4, 4)  # of what is computed
