@@ -204,6 +204,7 @@ def _load_parts(owners: Mapping[str, CheckpointFile], loading: Loading, loras: S
             name = owners[part].path.name
             raise CheckpointError(f"{name} cannot be read: {error}.", "Copy or download it again.") from error
         model.load_state_dict(weights, assign=True)
+        weights.clear()  # or what is made smaller would stay
         _fill_buffers(model)
         merge(part, model, loras)
         place(model, placement, loading.residence)

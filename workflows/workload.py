@@ -16,7 +16,7 @@ _PASSES_MODEL_ON = {
     "VideoTriangleCFGGuidance": "model",
     "StillmotionReuse": "model",
 }
-_BETWEEN = 0.25  # of a whole call's work, one of Stable Video Diffusion that uses deep features again; fewer of XL, more of the demo models
+_BETWEEN = 0.25  # of a whole call's work, one of Stable Video Diffusion that uses deep features again; less of XL, more of the demo models
 _PASSES_SIZE_ON = {
     "KSampler": "latent_image", "KSamplerAdvanced": "latent_image", "VAEDecode": "samples", "VAEDecodeTiled": "samples",
     "VAEEncode": "pixels", "ImageFromBatch": "image", "RepeatLatentBatch": "samples", "ImageScale": "image", "ImageScaleBy": "image",
