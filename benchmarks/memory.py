@@ -1,6 +1,6 @@
 """What a film takes of a card's memory, by stage and plan: computed without a card, on PyTorch's meta device.
 
-    python -m benchmarks.memory [--size full|tiny] [--card 16]
+    python -m benchmarks.memory [--size full|tiny] [--card 16] [--weights float8]
 
 The models are Stable Diffusion 1.5 and Stable Video Diffusion (`tiny`: models that are quick to build), in half precision, without their
 weights: every operation is run on shapes alone, and the storages that are alive are counted after each. `activations` is the most there
@@ -32,6 +32,7 @@ from benchmarks.random_models import described
 from pipelines.checkpoints import build
 from pipelines.lean_motion import told_once
 from pipelines.memory import GIB, Placement, place
+from pipelines.parameters import WEIGHTS
 from pipelines.pieces import Demand, choose_plan
 from pipelines.savings import ALL, NONE, Savings
 
@@ -85,14 +86,15 @@ class Models:
     savings: Savings
 
     @classmethod
-    def of(cls, family: str, savings: Savings, *, is_tiny: bool) -> Models:
+    def of(cls, family: str, savings: Savings, *, is_tiny: bool, is_float8: bool = False) -> Models:
         header = described(family, is_tiny=is_tiny, is_temporal=not is_tiny)
-        half = Placement(META, torch.float16, torch.bfloat16, "sdpa", "", savings)
+        half = Placement(META, torch.float16, torch.bfloat16, "sdpa", "", savings, is_float8=is_float8)
         precisions = {part: half.vae_dtype if part == "vae" else half.dtype for part in header.parts()}
         cast = nn.Module.to  # past the warnings of diffusers
         parts = {part: cast(build(header, part), META, dtype) for part, dtype in precisions.items()}
-        sizes = {part: sum(p.numel() * p.itemsize for p in model.parameters()) for part, model in parts.items()}
-        return cls(place(parts["unet"], half), place(parts["vae"], half), sizes, savings)
+        placed = {part: place(model, half) for part, model in parts.items()}
+        sizes = {part: sum(p.numel() * p.itemsize for p in model.parameters()) for part, model in placed.items()}
+        return cls(placed["unet"], placed["vae"], sizes, savings)
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.float16) -> Tensor:
@@ -154,9 +156,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.memory", description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--card", type=float, default=16, help="GiB that are free on the card for which `auto` chooses")
+    parser.add_argument("--weights", choices=WEIGHTS, default="auto", help="how the UNets' are kept")
     options = parser.parse_args()
-    is_tiny = options.size == "tiny"
-    stills, films = (Models.of(family, ALL, is_tiny=is_tiny) for family in ("sd1", "svd"))
+    is_tiny, is_float8 = options.size == "tiny", options.weights == "float8"
+    stills, films = (Models.of(family, ALL, is_tiny=is_tiny, is_float8=is_float8) for family in ("sd1", "svd"))
     rows = [row for size in SIZES[options.size] for row in rows_of(size, stills, films, options.card)]
     spared = saved(films, SIZES[options.size][0], is_tiny=is_tiny)
     unit, name = (1024, "MiB") if is_tiny else (1, "GiB")
@@ -170,7 +173,7 @@ def main() -> int:
     print(f"motion, both passes, without savings: {spared['plain'] / GIB * unit:.2f}, with them {spared['lean'] / GIB * unit:.2f}")
     first = {row["plan"]: row["together"] for row in rows if row["film"] == rows[0]["film"]}
     wrong = [f"{plan}: {first[plan] / GIB:.2f} GiB" for plan, most in GOALS.items() if first[plan] > most]
-    document = {"benchmark": "memory", "size": options.size, "rows": rows, "savings": spared, "wrong": wrong}
+    document = {"benchmark": "memory", "size": options.size, "kept": options.weights, "rows": rows, "savings": spared, "wrong": wrong}
     print("\n".join(["", *wrong, json.dumps(document)]))
     return int(bool(wrong))
 

@@ -114,7 +114,8 @@ class Bench:
                 hint = "Connect the model and the conditioning of the same stage."
                 raise InputError(f"{model.path.name} has to be told of {given}, and is told of something else.", hint)
         colours = self._colours(VaeSource(model.path, model.kind)) if self.window else None
-        models: Denoiser = self._models(ModelSource(model.path, model.kind, model.loras))
+        loaded: Denoiser = self._models(ModelSource(model.path, model.kind, model.loras))
+        models = dataclasses.replace(loaded, every=model.every)
         look = unseen if colours is None else Previews(colours, models.scale, self.window.show)
         _check_told(model.path.name, models, positive, negative)
         if model.kind == "still":

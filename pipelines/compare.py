@@ -36,9 +36,15 @@ def compare(one: Path, other: Path) -> Likeness:
     sizes = (first.shape[2], first.shape[1]), (second.shape[2], second.shape[1])
     if sizes[0] != sizes[1]:
         return Likeness(False, sizes, frames)
+    psnr, worst = psnr_of(first, second)
+    return Likeness(frames[0] == frames[1] and worst is None, sizes, frames, psnr, worst)
+
+
+def psnr_of(first: np.ndarray, second: np.ndarray) -> tuple[float | None, float | None]:
+    """Of two films in 0..1, (frames, height, width, 3), in dB: over all frames that both have, and of the frame that differs most. None
+    where they are identical."""
     errors = [_squared_error(a, b) for a, b in zip(first, second, strict=False)]
-    is_identical = frames[0] == frames[1] and not any(errors)
-    return Likeness(is_identical, sizes, frames, _psnr(sum(errors) / len(errors)), _psnr(max(errors)))
+    return _psnr(sum(errors) / len(errors)), _psnr(max(errors))
 
 
 def read_frames(path: Path) -> np.ndarray:

@@ -28,6 +28,7 @@ _BELONGS = {
     "a VAE": "It belongs into models/vae, to be named as the VAE of the still.",
     "a LoRA": "It belongs into models/loras, to be named among the LoRAs of the still.",
 }
+_IN_A_FOLDER = "It belongs into a model's folder in models/checkpoints, as unet/diffusion_pytorch_model.safetensors: docs/models.md."
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
     "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64,
@@ -202,7 +203,7 @@ def identify(file_name: str, tensors: Tensors) -> str:
     if what in _BELONGS:
         raise CheckpointError(f"{file_name} is {what}, not a checkpoint.", _BELONGS[what])
     if what or not is_checkpoint(tensors):
-        raise CheckpointError(f"{file_name} is {what or 'of an unknown family'}.", hint)
+        raise CheckpointError(f"{file_name} is {what or 'of an unknown family'}.", _IN_A_FOLDER if "UNet alone" in what else hint)
 
     def has(prefix: str) -> bool:
         return f"\n{prefix}" in names or names.startswith(prefix)

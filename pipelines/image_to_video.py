@@ -24,6 +24,7 @@ from pipelines.parameters import GUIDANCE_SHAPES, MotionSettings, Sampling, Stil
 from pipelines.pieces import Relief, one_pass, uncut
 from pipelines.preview import Look, unseen
 from pipelines.progress import IsCanceled, Report, Steps, never, silent
+from pipelines.reuse import BOTH, WITH, WITHOUT, Reuse
 from pipelines.sampling import count_model_calls, sample
 from pipelines.text_to_image import centre_crop, decode, encode
 from pipelines.values import Draw, Latents, MotionConditioning, Pictures
@@ -85,7 +86,7 @@ def sample_motion(
     """From noise to the latents of all frames. `scale` (frames, 1, 1, 1): guidance of each; `look` is shown what each call of the model
     predicts. Raises Canceled, MemoryExhaustedError."""
     device, unet = models.placement.device, models.unet
-    relief = relief or Relief(device=device)
+    relief, reuse = relief or Relief(device=device), Reuse(unet, models.every, sampling.sampler)
     # 1. The way ahead.
     sigmas = visited_sigmas(models.spacing, sampling)
     steps = Steps("motion", count_model_calls(sampling.sampler, sigmas), report, is_canceled)
@@ -102,16 +103,17 @@ def sample_motion(
     # 2. From noise to latents. This is the only place where the model is called.
     def denoise(x: Tensor, sigma: float) -> Tensor:
         steps()
+        reuse.begin_call()
         predicted = relief(
             "motion",
-            lambda plan: guided(models, x, sigma, cond, uncond, scale, steps.check, is_batched=plan.is_batched),
+            lambda plan: guided(models, x, sigma, cond, uncond, scale, steps.check, reuse, is_batched=plan.is_batched),
             one_pass if is_guided(models, scale) else uncut,
             busy=(unet,),
         )
         look(predicted)
         return predicted
 
-    with relief.bring("motion", unet):
+    with relief.bring("motion", unet), reuse.listening(relief):
         cond, uncond = (dataclasses.replace(told, embedding=once(told.embedding)) for told in (cond, uncond))
         found = sample(sampling.sampler, denoise, x, sigmas, sampling.seed)
     steps.done()
@@ -219,20 +221,21 @@ def guided(
     uncond: MotionConditioning,
     scale: Tensor,
     check: Callable[[], None] = never,
+    reuse: Reuse | None = None,
     *,
     is_batched: bool = True,
 ) -> Tensor:
     """The predicted x0 of all frames, (frames, 4, h, w); where every frame's guidance is 1 the pass without the still is left out. `check`
     is called between two calls of the model, if there are two; it may raise."""
     if not is_guided(models, scale):
-        return predict(models, x[None], sigma, cond)[0]
+        return predict(models, x[None], sigma, cond, reuse)[0]
     if is_batched:
         pairs = zip(vars(uncond).values(), vars(cond).values(), strict=True)
-        without, with_still = predict(models, torch.stack([x, x]), sigma, MotionConditioning(*map(torch.cat, pairs)))
+        without, with_still = predict(models, torch.stack([x, x]), sigma, MotionConditioning(*map(torch.cat, pairs)), reuse, BOTH)
     else:
-        (without,) = predict(models, x[None], sigma, uncond)
+        (without,) = predict(models, x[None], sigma, uncond, reuse, (WITHOUT,))
         check()
-        (with_still,) = predict(models, x[None], sigma, cond)
+        (with_still,) = predict(models, x[None], sigma, cond, reuse)
     return without + scale.to(x.device) * (with_still - without)
 
 
@@ -241,11 +244,13 @@ def is_guided(models: Denoiser, scale: Tensor) -> bool:
     return not models.placement.savings.skips_unconditional or bool((scale != 1).any())
 
 
-def predict(models: Denoiser, x: Tensor, sigma: float, told: MotionConditioning) -> Tensor:
-    """One call of the UNet: (n, frames, 4, h, w) to the x0 it predicts, in the dtype of x."""
-    dtype = models.placement.dtype
+def predict(
+    models: Denoiser, x: Tensor, sigma: float, told: MotionConditioning, reuse: Reuse | None = None, passes: tuple[str, ...] = (WITH,)
+) -> Tensor:
+    """One call of the UNet: (n, frames, 4, h, w) to the x0 it predicts, in the dtype of x. `passes`: which n they are."""
+    unet, dtype = reuse or Reuse(models.unet), models.placement.dtype
     timestep = models.spacing.timestep(sigma).to(x.device)
     stills = told.latent[:, None].expand(-1, x.shape[1], -1, -1, -1)  # every frame sees the same still
     shown = torch.cat([models.spacing.scale_input(x, sigma), stills], dim=2)
-    output = models.unet(shown.to(dtype), timestep, told.embedding.to(dtype), told.ids).sample
+    output = unet(passes, shown.to(dtype), timestep, told.embedding.to(dtype), told.ids)
     return models.spacing.denoised(x, output.to(x.dtype), sigma)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel, TransformerTemporalModelOutput
 from torch import Tensor, nn
 
+from pipelines.float8 import in_full
 from pipelines.lean_blocks import blended, weight_of_time
 from pipelines.savings import Savings
 
@@ -130,5 +131,5 @@ def _numbers_told(transformer: LeanTransformer, frames: int, like: Tensor) -> Te
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """Past the layer's own call: where layers are streamed, that would bring the next one too, in an order that is learnt."""
-    weight, bias = (None if p is None else p.to(x.device, x.dtype) for p in (layer.weight, layer.bias))
-    return F.linear(x, weight, bias)
+    bias = None if layer.bias is None else layer.bias.to(x.device, x.dtype)
+    return F.linear(x, in_full(layer, x), bias)

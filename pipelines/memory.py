@@ -22,7 +22,7 @@ from torch import nn
 from errors import InputError, UnknownNameError
 from pipelines.compiling import as_written, check_compiler, compile_blocks
 from pipelines.packing import allow_packing
-from pipelines.parameters import ATTENTIONS, DTYPES
+from pipelines.parameters import ATTENTIONS, DTYPES, WEIGHTS
 from pipelines.savings import ALL, Savings
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,18 @@ class Placement:
     reason: str
     savings: Savings = ALL
     is_compiled: bool = False
+    is_float8: bool = False  # the UNets' weights; what they compute is in `dtype`
 
     def describe(self) -> dict[str, str]:
         dtype = str(self.dtype).removeprefix("torch.")
-        return {"device": str(self.device), "dtype": dtype, "attention": self.attention, "reason": self.reason}
+        kept = {"weights": "float8"} if self.is_float8 else {}
+        return {"device": str(self.device), "dtype": dtype, **kept, "attention": self.attention, "reason": self.reason}
+
+    def item_bytes(self, part: str) -> int:
+        """Of a weight of this part of a model, but for the few of a UNet that are never in eight bits."""
+        if part == "vae":
+            return self.vae_dtype.itemsize
+        return 1 if part == "unet" and self.is_float8 else self.dtype.itemsize
 
     def home(self, residence: str) -> torch.device:
         """Where weights wait while they do not work."""
@@ -56,21 +64,31 @@ class Placement:
 
 
 def choose_placement(
-    device: str = "auto", attention: str = "auto", dtype: str = "auto", savings: Savings = ALL, *, is_compiled: bool = False
+    device: str = "auto",
+    attention: str = "auto",
+    dtype: str = "auto",
+    savings: Savings = ALL,
+    *,
+    is_compiled: bool = False,
+    weights: str = "auto",
 ) -> Placement:
-    """The best this machine has. Raises InputError for a device or a compiler that is not there, UnknownNameError for other names."""
+    """The best this machine has. Raises InputError for a device or a compiler that is not there and for what cannot go together,
+    UnknownNameError for other names."""
     if attention not in ATTENTIONS:
         raise UnknownNameError("attention", attention, ATTENTIONS)
     if dtype not in DTYPES:
         raise UnknownNameError("dtype", dtype, DTYPES)
-    chosen = _device(device)
+    if weights not in WEIGHTS:
+        raise UnknownNameError("weights", weights, WEIGHTS)
+    chosen, is_float8 = _device(device), weights == "float8"
+    if is_float8:
+        _check_float8(chosen, is_compiled=is_compiled)
     if is_compiled:
         check_compiler()
     precision, vae_precision, why = _precision(dtype, chosen)
     kernel, kernel_why = _attention(attention, chosen, precision)
-    placement = Placement(
-        chosen, precision, vae_precision, kernel, f"{why}; {kernel_why}{'; compiled' if is_compiled else ''}", savings, is_compiled
-    )
+    more = "; compiled" if is_compiled else "; the UNets' weights in float8, which is lossy" if is_float8 else ""
+    placement = Placement(chosen, precision, vae_precision, kernel, f"{why}; {kernel_why}{more}", savings, is_compiled, is_float8)
     log.info("placement: %s", placement.reason)
     return placement
 
@@ -89,6 +107,14 @@ def _device(name: str) -> torch.device:
     if kind not in available or (index and int(index) >= torch.cuda.device_count()):
         raise InputError(f"There is no {name} device for PyTorch {torch.__version__} here.", f"Choose one of: {', '.join(available)}.")
     return torch.device(name)
+
+
+def _check_float8(device: torch.device, *, is_compiled: bool) -> None:
+    if device.type == "mps":
+        raise InputError("float8 weights cannot be used on mps: it does not know such numbers.", "Leave --weights at auto.")
+    if is_compiled:
+        told = "--compile and float8 weights do not go together: on many cards the compiler does not know such numbers."
+        raise InputError(told, "Leave one of them out.")
 
 
 def _precision(asked: str, device: torch.device) -> tuple[torch.dtype, torch.dtype, str]:
@@ -134,12 +160,17 @@ def _xformers_problem(precision: torch.dtype) -> str:
 
 
 def place(module: nn.Module, placement: Placement, residence: str = ALL_STAY) -> nn.Module:
-    """A loaded module, whose weights are at home already: in eval mode, its attention set, without what can be saved, streamed if it is to
-    be."""
+    """A loaded module, whose weights are at home already, or on their way there: in eval mode, its attention set, without what can be
+    saved, its weights as they are to be kept, streamed if it is to be."""
     module = module.eval().requires_grad_(False)
     if placement.attention == "xformers" and is_unet(module):
         module.set_attn_processor({name: _processor(name) for name in module.attn_processors})
     _save(module, placement)
+    if placement.is_float8 and is_unet(module):
+        from pipelines.float8 import keep_in_float8
+
+        keep_in_float8(module)
+        move(module, placement.home(residence))
     if residence == STREAMED:
         stream(module, placement.device)
     elif placement.is_compiled and is_unet(module):

@@ -29,12 +29,13 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A UNet, how it counts noise levels, and what brings its latents to unit spread."""
+    """A UNet, how it counts noise levels, and what brings its latents to unit spread. Of `every` calls one is whole."""
 
     unet: nn.Module
     spacing: DiscreteSigmas | ContinuousSigmas
     scale: float
     placement: Placement
+    every: int = 1
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Single:
 
 @dataclass(frozen=True)
 class StillModels:
-    """Everything stage 1 needs."""
+    """Everything stage 1 needs. Of `every` calls of the UNet one is whole."""
 
     name: str
     unet: nn.Module
@@ -70,9 +71,10 @@ class StillModels:
     placement: Placement
     text_encoder_2: nn.Module | None = None
     tokenizer_2: CLIPTokenizer | None = None
+    every: int = 1
 
     def denoiser(self) -> Denoiser:
-        return Denoiser(self.unet, self.spacing, self.vae.config.scaling_factor, self.placement)
+        return Denoiser(self.unet, self.spacing, self.vae.config.scaling_factor, self.placement, self.every)
 
     def encoders(self) -> TextEncoders:
         return TextEncoders(self.text_encoder, self.tokenizer, self.text_encoder_2, self.tokenizer_2)
@@ -80,7 +82,7 @@ class StillModels:
 
 @dataclass(frozen=True)
 class MotionModels:
-    """Everything stage 2 needs."""
+    """Everything stage 2 needs. Of `every` calls of the UNet one is whole."""
 
     name: str
     unet: nn.Module
@@ -88,9 +90,10 @@ class MotionModels:
     vision: nn.Module
     spacing: ContinuousSigmas
     placement: Placement
+    every: int = 1
 
     def denoiser(self) -> Denoiser:
-        return Denoiser(self.unet, self.spacing, self.vae.config.scaling_factor, self.placement)
+        return Denoiser(self.unet, self.spacing, self.vae.config.scaling_factor, self.placement, self.every)
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ def _tokenizer(padding: int | None) -> CLIPTokenizer:
 
 def _load_parts(owners: Mapping[str, CheckpointFile], loading: Loading, loras: Sequence[Lora] = ()) -> dict[str, nn.Module]:
     """Every part from the file that owns it, complete before the first weight is read. `report` hears of every MiB."""
-    placement, residence = loading.placement, loading.residence
+    placement = loading.placement
     models = {part: build(header, part) for part, header in owners.items()}
     sources = {part: sources_of(owners[part], part, model.state_dict()) for part, model in models.items()}
     total = sum(_bytes_of(owners[part], found) for part, found in sources.items())
@@ -196,16 +199,22 @@ def _load_parts(owners: Mapping[str, CheckpointFile], loading: Loading, loras: S
     for part, model in models.items():
         dtype = placement.vae_dtype if part == "vae" else placement.dtype
         try:
-            weights = _read_part(owners[part], sources[part], placement.home(residence), dtype, told)
+            weights = _read_part(owners[part], sources[part], _first_home(part, loading), dtype, told)
         except OSError as error:
             name = owners[part].path.name
             raise CheckpointError(f"{name} cannot be read: {error}.", "Copy or download it again.") from error
         model.load_state_dict(weights, assign=True)
+        weights.clear()  # or what is made smaller would stay
         _fill_buffers(model)
         merge(part, model, loras)
-        place(model, placement, residence)
+        place(model, placement, loading.residence)
     steps.done()
     return models
+
+
+def _first_home(part: str, loading: Loading) -> torch.device:
+    """Where a part's weights are read to. A UNet's that are to be kept in eight bits come to the device when they are no more than that."""
+    return torch.device("cpu") if part == "unet" and loading.placement.is_float8 else loading.placement.home(loading.residence)
 
 
 def _bytes_of(header: CheckpointFile, sources: dict[str, Source]) -> int:

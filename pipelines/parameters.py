@@ -45,6 +45,7 @@ VIDEO_FORMATS = {  # by the names that VideoHelperSuite gives them
 }
 ATTENTIONS = ("auto", "sdpa", "xformers")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
+WEIGHTS = ("auto", "float8")
 VRAM_LEVELS = ("auto", "high", "medium", "low")
 MAX_SEED = 2**64 - 1
 MAX_STRENGTH = 100  # of a LoRA
@@ -206,11 +207,12 @@ class FileSettings:
 
 @dataclass(frozen=True)
 class MachineSettings:
-    """What it is made with. None of it changes what the film shows, but for rounding."""
+    """What it is made with. None of it changes what the film shows, but for rounding; float8 rounds so much that it may be seen."""
 
     device: Annotated[str, Text("auto, cuda, cuda:1, mps or cpu", 20)] = "auto"
     attention: Annotated[str, Choice(ATTENTIONS, "how attention is computed")] = "auto"
     dtype: Annotated[str, Choice(DTYPES, "precision of the networks")] = "auto"
+    weights: Annotated[str, Choice(WEIGHTS, "how the UNets' weights are kept; float8 halves them and is lossy")] = "auto"
     vram: Annotated[str, Choice(VRAM_LEVELS, "how much of the card's memory to use: less is slower")] = "auto"
     vram_limit: Annotated[float, Number(0.0, 4096.0, "GiB of it at most; 0 is all there is")] = 0.0
     compile: Annotated[bool, Switch("compile the networks: minutes for each size, then perhaps faster")] = False

@@ -21,6 +21,7 @@ from pipelines.parameters import Sampling, StillSettings
 from pipelines.pieces import Plan, Relief, decoding_cuts, one_pass, uncut
 from pipelines.preview import Look, unseen
 from pipelines.progress import IsCanceled, Report, Steps, never, silent
+from pipelines.reuse import BOTH, WITH, WITHOUT, Reuse
 from pipelines.sampling import count_model_calls, sample
 from pipelines.values import Conditioning, Latents
 
@@ -84,7 +85,7 @@ def sample_still(
     """From latents (zeros, or those of a picture) and noise to latents of what `cond` says, n at once. `look` is shown what each call of
     the model predicts. Raises Canceled between two model calls, MemoryExhaustedError."""
     device, unet = models.placement.device, models.unet
-    relief = relief or Relief(device=device)
+    relief, reuse = relief or Relief(device=device), Reuse(unet, models.every, sampling.sampler)
     # 1. The way ahead: which noise levels, how many model calls.
     sigmas = visited_sigmas(models.spacing, sampling)
     steps = Steps("still", count_model_calls(sampling.sampler, sigmas), report, is_canceled)
@@ -97,16 +98,17 @@ def sample_still(
     # 2. The way from noise to latent. This is the only place where the model is called.
     def denoise(x: Tensor, sigma: float) -> Tensor:
         steps()
+        reuse.begin_call()
         predicted = relief(
             "still",
-            lambda plan: guided(models, x, sigma, cond, uncond, sampling.guidance, steps.check, is_batched=plan.is_batched),
+            lambda plan: guided(models, x, sigma, cond, uncond, sampling.guidance, steps.check, reuse, is_batched=plan.is_batched),
             one_pass if is_guided(models, sampling.guidance) else uncut,
             busy=(unet,),
         )
         look(predicted)
         return predicted
 
-    with relief.bring("still", unet):
+    with relief.bring("still", unet), reuse.listening(relief):
         found = sample(sampling.sampler, denoise, x, sigmas, sampling.seed)
     steps.done()
     return Latents((found.float() / models.scale).cpu().numpy(), draw_of(sampling, latents))
@@ -131,6 +133,7 @@ def guided(
     uncond: Conditioning,
     guidance: float,
     check: Callable[[], None] = never,
+    reuse: Reuse | None = None,
     *,
     is_batched: bool = True,
 ) -> Tensor:
@@ -139,13 +142,13 @@ def guided(
     `check` is called between two calls of the model, if there are two; it may raise. There are if memory is to be saved, or if the
     prompts are too unlike in length for one."""
     if not is_guided(models, guidance):
-        return predict(models, x, sigma, cond)
+        return predict(models, x, sigma, cond, reuse)
     if not is_batched or not prompt.fit_one_batch(cond.context, uncond.context):
-        without = predict(models, x, sigma, uncond)
+        without = predict(models, x, sigma, uncond, reuse, (WITHOUT,))
         check()
-        with_prompt = predict(models, x, sigma, cond)
+        with_prompt = predict(models, x, sigma, cond, reuse)
     else:
-        without, with_prompt = predict(models, torch.cat([x, x]), sigma, prompt.together(uncond, cond)).chunk(2)
+        without, with_prompt = predict(models, torch.cat([x, x]), sigma, prompt.together(uncond, cond), reuse, BOTH).chunk(2)
     return without + guidance * (with_prompt - without)
 
 
@@ -154,12 +157,14 @@ def is_guided(models: Denoiser, guidance: float) -> bool:
     return not models.placement.savings.skips_unconditional or abs(guidance - 1) >= 1e-9
 
 
-def predict(models: Denoiser, x: Tensor, sigma: float, told: Conditioning) -> Tensor:
-    """One call of the UNet: the x0 it predicts, (n, 4, h, w) in the dtype of x. `told`: of n prompts."""
-    dtype = models.placement.dtype
+def predict(
+    models: Denoiser, x: Tensor, sigma: float, told: Conditioning, reuse: Reuse | None = None, passes: tuple[str, ...] = (WITH,)
+) -> Tensor:
+    """One call of the UNet: the x0 it predicts, (n, 4, h, w) in the dtype of x. `told`: of n prompts, in these `passes`."""
+    unet, dtype = reuse or Reuse(models.unet), models.placement.dtype
     timestep = models.spacing.timestep(sigma).to(x.device)
     shown = models.spacing.scale_input(x, sigma).to(dtype)
-    output = models.unet(shown, timestep, told.context.to(dtype), added_cond_kwargs=told.added()).sample
+    output = unet(passes, shown, timestep, told.context.to(dtype), added_cond_kwargs=told.added())
     return models.spacing.denoised(x, output.to(x.dtype), sigma)
 
 

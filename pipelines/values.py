@@ -21,13 +21,14 @@ LoraStrengths = tuple[tuple[Path, float], ...]
 @dataclass(frozen=True)
 class ModelSource:
     """A UNet: of which checkpoint, for which stage ("still" or "motion"), changed by which LoRAs. For motion, guidance may grow over the
-    frames from `min_guidance` in a `shape`; without one it is the same for all."""
+    frames from `min_guidance` in a `shape`; without one it is the same for all. Of `every` calls one is whole; see pipelines/reuse.py."""
 
     path: Path
     kind: str
     loras: LoraStrengths = ()
     min_guidance: float | None = None
     shape: str = "linear"
+    every: int = 1
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,7 @@ def relief_for(
 
 def demand_of(work: Sequence[Work], models: Sequence[Examined], placement: memory.Placement, kept_bytes: int) -> Demand:
     """Of the work. `kept_bytes`: so much of models is kept while others work."""
-    item, vae_item = placement.dtype.itemsize, placement.vae_dtype.itemsize
-    sizes = [{part: number * (vae_item if part == "vae" else item) for part, number in numbers.items()} for _, numbers in models]
+    sizes = [{part: number * placement.item_bytes(part) for part, number in numbers.items()} for _, numbers in models]
     headers = [header for header, _ in models]
     widths = [header.components["unet"].get("block_out_channels", [_USUAL_WIDTH])[0] for header in headers]
     films = [one for one in work if one.kind == "motion"]
@@ -63,8 +62,8 @@ def demand_of(work: Sequence[Work], models: Sequence[Examined], placement: memor
         still_positions=max((one.width * one.height // 64 * one.count for one in work if one.kind == "still"), default=0),
         frame_positions=max((one.width * one.height // 64 for one in films), default=0),
         frames=max((one.count for one in films), default=1),
-        item_bytes=item,
-        vae_item_bytes=vae_item,
+        item_bytes=placement.dtype.itemsize,
+        vae_item_bytes=placement.vae_dtype.itemsize,
         is_temporal=any(is_temporal(header) for header in headers if header.kind == "motion"),
         width=max(widths) / _USUAL_WIDTH,
     )

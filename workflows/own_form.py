@@ -24,7 +24,7 @@ _ABOUT = {"en": "A workflow as it was opened; all its values can be changed here
 _MORE = {"en": "Others", "zh": "其他"}
 _FIRST = (
     ("CLIPTextEncode",), ("LoadImage", "LoadVideo"), ("KSampler", "KSamplerAdvanced"), ("EmptyLatentImage", "SVD_img2vid_Conditioning"),
-    ("VideoLinearCFGGuidance", "VideoTriangleCFGGuidance"), ("CheckpointLoaderSimple", "ImageOnlyCheckpointLoader"),
+    ("VideoLinearCFGGuidance", "VideoTriangleCFGGuidance", "StillmotionReuse"), ("CheckpointLoaderSimple", "ImageOnlyCheckpointLoader"),
     ("LoraLoader", "LoraLoaderModelOnly", "VAELoader"),
 )  # fmt: skip
 _SAVING = len(_FIRST) + 1  # after all that is not named

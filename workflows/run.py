@@ -146,12 +146,13 @@ class Engine:
     @cached_property
     def placement(self) -> Placement:
         """What it runs on. Raises InputError, UnknownNameError for what is not there."""
+        machine = self.machine
         placement = memory.choose_placement(
-            self.machine.device, self.machine.attention, self.machine.dtype, is_compiled=self.machine.compile
+            machine.device, machine.attention, machine.dtype, is_compiled=machine.compile, weights=machine.weights
         )
-        memory.limit(placement.device, self.machine.vram_limit)
+        memory.limit(placement.device, machine.vram_limit)
         if self._sizes_shelf:
-            self.shelf.budget_bytes = memory.budget_bytes(placement.device, self.machine.vram_limit)
+            self.shelf.budget_bytes = memory.budget_bytes(placement.device, machine.vram_limit)
         return placement
 
     def examined(self, path: Path, kind: str) -> Examined:
@@ -356,6 +357,7 @@ def keys_of(order: Iterable[Node], folders: Folders, placement: Placement) -> di
         machine["dtype"],
         machine["attention"],
         *(["compiled"] if placement.is_compiled else []),
+        *(["float8"] if placement.is_float8 else []),
     ]
     keys: dict[str, str] = {}
     for node in order:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from errors import UnreadableFileError
@@ -13,7 +14,9 @@ _PASSES_MODEL_ON = {
     "LoraLoaderModelOnly": "model",
     "VideoLinearCFGGuidance": "model",
     "VideoTriangleCFGGuidance": "model",
+    "StillmotionReuse": "model",
 }
+_BETWEEN = 0.25  # of a whole call's work, one of Stable Video Diffusion that uses deep features again; less of XL, more of the demo models
 _PASSES_SIZE_ON = {
     "KSampler": "latent_image", "KSamplerAdvanced": "latent_image", "VAEDecode": "samples", "VAEDecodeTiled": "samples",
     "VAEEncode": "pixels", "ImageFromBatch": "image", "RepeatLatentBatch": "samples", "ImageScale": "image", "ImageScaleBy": "image",
@@ -24,7 +27,8 @@ Size = tuple[int, int, int]  # width, height, number of pictures
 
 @dataclass(frozen=True)
 class Work:
-    """One run of a sampler in node `node`; `count` pictures of a still, or frames. A side is 0 where nobody can tell before."""
+    """One run of a sampler in node `node`; `count` pictures of a still, or frames. A side is 0 where nobody can tell before. `steps`: in
+    work, where some use deep features again they are so many whole ones."""
 
     node: str
     kind: str
@@ -46,12 +50,12 @@ def workload(workflow: Workflow, folders: Folders) -> list[Work]:
     """Of every sampler, in the order of the document."""
     found = []
     for node in workflow.named("KSampler", "KSamplerAdvanced"):
-        loader = _loader(workflow, node)
-        if loader is None:
+        *changes, loader = _way_of_model(workflow, node)
+        if "ckpt_name" not in loader.inputs:
             continue
         kind = "motion" if loader.node_class.name == "ImageOnlyCheckpointLoader" else "still"
         size = size_of(workflow, node.inputs["latent_image"], folders) or (0, 0, 1)
-        found.append(Work(node.id, kind, str(loader.inputs["ckpt_name"]), _steps(node), *size))
+        found.append(Work(node.id, kind, str(loader.inputs["ckpt_name"]), _whole(_steps(node), changes), *size))
     return found
 
 
@@ -65,14 +69,22 @@ def _steps(node: Node) -> int:
     return max(0, min(steps, last) - first)
 
 
-def _loader(workflow: Workflow, node: Node) -> Node | None:
-    link = node.inputs.get("model")
+def _whole(steps: int, changes: Iterable[Node]) -> int:
+    """As many whole steps as are as much work; the change nearest to the sampler counts."""
+    every = next((node.inputs["every"] for node in changes if node.node_class.name == "StillmotionReuse"), 1)
+    if not isinstance(every, int):
+        return steps
+    whole = -(-steps // every)
+    return whole + round(_BETWEEN * (steps - whole))
+
+
+def _way_of_model(workflow: Workflow, node: Node) -> list[Node]:
+    """From a sampler back: what changes the model, and last what loads it, or the first that nobody can tell of."""
+    way, link = [], node.inputs.get("model")
     while isinstance(link, Link):
-        node = workflow.nodes[link.node]
-        if "ckpt_name" in node.inputs:
-            return node
-        link = node.inputs.get(_PASSES_MODEL_ON.get(node.node_class.name, ""))
-    return None
+        way.append(workflow.nodes[link.node])
+        link = None if "ckpt_name" in way[-1].inputs else way[-1].inputs.get(_PASSES_MODEL_ON.get(way[-1].node_class.name, ""))
+    return way or [node]
 
 
 def size_of(workflow: Workflow, link: Link, folders: Folders) -> Size | None:

@@ -23,6 +23,14 @@ def test_attention_is_counted_without_its_matrix() -> None:
     assert memory.most_alive(lambda: nn.functional.scaled_dot_product_attention(query, query, query), [query]) == 2 * 2 * 500 * 8 * 2
 
 
+def test_weights_in_eight_bits_are_counted_as_such() -> None:
+    usual, small = (memory.Models.of("svd", memory.ALL, is_tiny=True, is_float8=is_small) for is_small in (False, True))
+    assert 0.5 < small.sizes["unet"] / usual.sizes["unet"] < 0.8  # of a tiny model much is in biases and at its ends
+    assert {part: size for part, size in small.sizes.items() if part != "unet"} == {
+        part: size for part, size in usual.sizes.items() if part != "unet"
+    }
+
+
 @pytest.mark.long
 def test_a_table_and_one_json_document(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["memory", "--size", "tiny"])

@@ -45,8 +45,9 @@ ALL = MODELS | {
         "motion_bucket_id": 127, "fps": 6, "augmentation_level": 0.0}),
     "linear": ("VideoLinearCFGGuidance", {"model": ["2", 0], "min_cfg": 1.0}),
     "triangle": ("VideoTriangleCFGGuidance", {"model": ["linear", 0], "min_cfg": 1.0}),
+    "reuse": ("StillmotionReuse", {"model": ["triangle", 0], "every": 2}),
     "moving": ("KSampler", SAMPLED | {
-        "model": ["triangle", 0], "positive": ["motion", 0], "negative": ["motion", 1], "latent_image": ["motion", 2], "seed": 1,
+        "model": ["reuse", 0], "positive": ["motion", 0], "negative": ["motion", 1], "latent_image": ["motion", 2], "seed": 1,
         "denoise": 1.0}),
     "frames": ("VAEDecode", {"samples": ["moving", 0], "vae": ["2", 2]}),
     "film": ("CreateVideo", {"images": ["frames", 0], "fps": 8}),

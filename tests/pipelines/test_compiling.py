@@ -12,6 +12,8 @@ from errors import InputError
 from pipelines import compiling
 from pipelines.lean_motion import told_once
 from pipelines.memory import choose_placement, place, stream
+from pipelines.pieces import Relief
+from pipelines.reuse import WITH, Reuse
 from pipelines.savings import ALL
 from tests.conftest import TINY_MOTION_UNET
 
@@ -46,6 +48,30 @@ def test_a_compiled_network_computes_the_same_for_each_size_until_it_is_streamed
     assert all(block._compiled_call_impl for block in blocks)
     stream(unet, torch.device("cpu"))
     assert not any(block._compiled_call_impl for block in blocks)
+
+
+@pytest.mark.long
+@torch.inference_mode()
+def test_a_compiled_network_reuses_its_deep_features_too() -> None:
+    from diffusers import UNetSpatioTemporalConditionModel
+
+    torch.manual_seed(3)
+    unet = place(UNetSpatioTemporalConditionModel(**TINY_MOTION_UNET), choose_placement("cpu", "sdpa"))
+    given = [(torch.randn(1, 3, 8, 8, 6), torch.tensor(0.7), torch.randn(1, 1, 8), torch.tensor([[6.0, 127.0, 0.0]])) for _ in range(3)]
+
+    def computed() -> list[torch.Tensor]:
+        reuse, found = Reuse(unet, 2), []
+        with reuse.listening(Relief()):
+            for one in given:
+                reuse.begin_call()
+                found.append(reuse((WITH,), *one))
+        return found
+
+    plain = computed()
+    compiling.compile_blocks(unet)
+    for found, expected in zip(computed(), plain, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert all(block._compiled_call_impl for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks))
 
 
 def test_without_a_compiler_it_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:

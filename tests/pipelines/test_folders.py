@@ -126,6 +126,20 @@ def test_an_xl_model_is_what_diffusers_saved(tmp_path: Path, prediction_type: st
     assert models.vae.config.scaling_factor == 0.13025
 
 
+def test_a_unet_of_few_steps_stands_in_a_folder_and_not_alone(motion_pipeline: StableVideoDiffusionPipeline, tmp_path: Path) -> None:
+    """As AnimateLCM-SVD is published: the UNet alone, named as diffusers names its tensors."""
+    motion_pipeline.save_pretrained(tmp_path / "tiny-svd")
+    alone, place = tmp_path / "AnimateLCM-SVD-xt-1.1.safetensors", tmp_path / "tiny-svd" / "unet" / "diffusion_pytorch_model.safetensors"
+    trained = {name: tensor.to(torch.float16) * 0.5 for name, tensor in motion_pipeline.unet.state_dict().items()}
+    save_file(trained, alone)
+    with pytest.raises(CheckpointError, match=r"is a UNet alone in diffusers' layout.*unet/diffusion_pytorch_model\.safetensors"):
+        inspect(alone)
+    shutil.copy(alone, place)
+    models = load_motion(tmp_path / "tiny-svd", CPU)
+    assert torch.equal(models.unet.conv_in.weight, trained["conv_in.weight"].float())
+    assert_same(models.vae, motion_pipeline.vae)
+
+
 def test_a_motion_model_is_what_diffusers_saved(motion_pipeline: StableVideoDiffusionPipeline, tmp_path: Path) -> None:
     motion_pipeline.save_pretrained(tmp_path / "tiny-svd")
     models = load_motion(tmp_path / "tiny-svd", CPU)

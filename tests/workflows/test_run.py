@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 
 from errors import Canceled, CheckpointError, InputError, StorageError
+from pipelines.checkpoints import examine
 from pipelines.filenames import check_room
+from pipelines.memory import choose_placement
 from pipelines.metadata import read_settings, settings_in
 from pipelines.parameters import MachineSettings
 from pipelines.progress import Progress
@@ -23,10 +25,12 @@ from pipelines.shelf import Shelf
 from pipelines.values import Saved
 from tests.conftest import MOTION_NAME, STILL_NAME
 from workflows.cache import Cache
+from workflows.demand import demand_of
 from workflows.folders import Folders
 from workflows.graph import Workflow
 from workflows.nodes import catalog
 from workflows.run import Cached, Engine, Event, Glimpse, NodeDone, NodeStarted, Run
+from workflows.workload import workload
 
 CPU = MachineSettings(device="cpu")
 CATALOG = catalog()
@@ -457,3 +461,57 @@ def test_the_colours_of_an_autoencoder_are_found_out_once(run: Callable[..., Run
     seed["3"]["inputs"]["seed"] += 1
     run(seed, shows_previews=True, engine=engine)
     assert all(engine.colours[key] is known[key] for key in known)
+
+
+FASTER = Path(__file__).parents[2] / "docs" / "workflows" / "faster_film.json"
+
+
+def faster(every: int) -> dict[str, Any]:
+    """The ready workflow, with the tiny models, and small."""
+    graph = json.loads(FASTER.read_text("utf-8"))
+    graph["4"]["inputs"]["ckpt_name"], graph["18"]["inputs"]["ckpt_name"] = STILL_NAME, MOTION_NAME
+    graph["5"]["inputs"] |= {"width": 64, "height": 48}
+    graph["16"]["inputs"] |= {"width": 64, "height": 48, "video_frames": 3}
+    graph["3"]["inputs"]["steps"], graph["13"]["inputs"]["steps"], graph["20"]["inputs"]["every"] = 2, 4, every
+    return graph
+
+
+def test_deep_features_are_reused_where_a_workflow_says_so(run: Callable[..., Run], shelf: Shelf, data_dir: Path) -> None:
+    plain = faster(1)
+    plain["17"]["inputs"]["model"] = plain.pop("20")["inputs"]["model"]
+    exact = read_video(run(plain).files["19"][0])[0]
+    loaded = len(shelf.modules())
+    same, near = (read_video(run(faster(every)).files["19"][0])[0] for every in (1, 3))
+    assert np.array_equal(same, exact)
+    assert 0 < np.abs(near - exact).mean() < 0.2
+    assert len(shelf.modules()) == loaded  # the same weights
+    told: list[Event] = []
+    run(faster(3), tell=told.append)
+    assert {event.node for event in told if isinstance(event, NodeStarted)} == {"9", "15", "19"}  # a result like any other
+    folders = Folders(data_dir)
+    work = {every: [str(one) for one in workload(Workflow.parse(faster(every), CATALOG, folders), folders)] for every in (1, 2, 10)}
+    assert [motion for _, motion in work.values()] == ["motion:4x64x48x3", "motion:2x64x48x3", "motion:2x64x48x3"]
+    wrong = faster(11)
+    del wrong["9"]  # it would be made all the same
+    with pytest.raises(InputError):
+        run(wrong)
+
+
+def test_weights_in_eight_bits_give_another_film_that_is_kept_for_itself(
+    run: Callable[..., Run], seed: dict[str, Any], data_dir: Path
+) -> None:
+    cache, small = Cache(data_dir / "cache"), MachineSettings(device="cpu", weights="float8")
+    exact, near = (run(seed, engine=Engine(machine, Shelf(2**30), cache)) for machine in (CPU, small))
+    assert near.cached == ()
+    assert "weights" not in exact.placement
+    assert near.placement["weights"] == "float8"
+    assert 0 < np.abs(pixels(exact, "9") - pixels(near, "9")).mean() < 60
+    assert run(seed, engine=Engine(small, Shelf(2**30), cache)).cached
+
+
+def test_a_plan_counts_weights_as_they_are_kept(tiny_models: Path) -> None:
+    models = [examine(tiny_models / "checkpoints" / name, kind) for name, kind in ((STILL_NAME, "still"), (MOTION_NAME, "motion"))]
+    usual, small = (demand_of([], models, choose_placement("cpu", weights=weights), 2**40) for weights in ("auto", "float8"))
+    assert usual.weights - small.weights == 3 * sum(numbers["unet"] for _, numbers in models)
+    assert small.largest < usual.largest
+    assert (small.item_bytes, small.vae_item_bytes) == (4, 4)  # of what is computed
