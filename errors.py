@@ -79,7 +79,7 @@ class UnknownJobError(InputError):
     code = "unknown_job"
 
     def __init__(self, job_id: object) -> None:
-        super().__init__(f"There is no job {job_id!r}.", "It may have been removed; the history has those that remain.")
+        super().__init__(f"There is no job {job_id!r}.", "It may have been removed.")
         self.job_id = job_id
 
 

@@ -21,11 +21,13 @@ from workflows.templates import WITHOUT_METADATA, Graph, Template, check_given, 
 
 @dataclass(frozen=True)
 class Wish:
-    """`given`: the fields that were given. `graph`: with every seed drawn."""
+    """`given`: the fields that were given; `wrong`: what does not fit among them, which is left out of the graph. `graph`: with every seed
+    drawn."""
 
     template: Template
     graph: Graph
     given: Mapping[str, Any] = field(default_factory=dict)
+    wrong: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_film(api: JobApi, body: FilmRequest, user: User) -> Job:
@@ -45,22 +47,32 @@ def wish(api: JobApi, body: FilmRequest, user: User) -> Wish:
     """Raises UnknownNameError, InputError, WorkflowError."""
     given = body.model_extra or {}
     if body.workflow is None:
-        template = find_template(body.template, api.data_dir)
-        return Wish(template, fill(template, given, is_draft=body.draft), given)
+        return wish_for(api, find_template(body.template, api.data_dir), given, is_draft=body.draft)
     opened = open_workflow(body.workflow, api.catalog, api.folders(user))
-    return Wish(opened.template, fill(opened.template, {**opened.values, **given}), given)
+    return wish_for(api, opened.template, given, opened.values)
+
+
+def wish_for(
+    api: JobApi, template: Template, given: Mapping[str, Any], others: Mapping[str, Any] | None = None, *, is_draft: bool = False
+) -> Wish:
+    """`others`: values of fields that were not given. Raises UnknownNameError, InputError."""
+    wrong = films.misfits(template, given, api.catalog)
+    fitting = {name: value for name, value in given.items() if name not in wrong}
+    return Wish(template, fill(template, {**(others or {}), **fitting}, is_draft=is_draft), given, wrong)
 
 
 def checked(api: JobApi, asked: Wish, body: SubmitModel, user: User) -> tuple[Submission, Workflow]:
     """What is wrong with nodes is said of the fields that set them. Raises InputError, Unsaid, WorkflowError."""
     check_said(asked.template, asked.graph)
-    films.check_whole(asked.template, asked.given, api.catalog)
     named = {"template": asked.template.id} if asked.template.id else {}
     named |= extra_of(asked.template, asked.given)
     try:
-        return prepared(api, asked.graph, body, user, **named)
+        found = prepared(api, asked.graph, body, user, **named)
     except WorkflowError as error:
-        raise films.in_fields(error, asked.template, asked.given) from error
+        raise films.in_fields(error, asked.template, asked.given, asked.wrong) from error
+    if asked.wrong:
+        raise films.BadFields(asked.wrong)
+    return found
 
 
 def prepared(api: JobApi, graph: Graph, body: SubmitModel, user: User, **extra: Any) -> tuple[Submission, Workflow]:

@@ -6,14 +6,14 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from api.asking import Wish, checked
+from api.asking import checked, wish_for
 from api.job_context import JobApi
 from api.job_models import BatchRequest
 from api.users import User
 from errors import InputError, UnknownNameError
 from jobs import batches
 from jobs.job import Job, Submission
-from workflows.templates import Template, check_given, fill, find_template
+from workflows.templates import Template, check_given, find_template
 
 
 def make_films(api: JobApi, body: BatchRequest, user: User) -> list[Job]:
@@ -25,7 +25,7 @@ def make_films(api: JobApi, body: BatchRequest, user: User) -> list[Job]:
 
     def make(values: Mapping[str, Any]) -> Submission:
         check_given(template, values)
-        return checked(api, Wish(template, fill(template, values, is_draft=body.draft), values), body, user)[0]
+        return checked(api, wish_for(api, template, values, is_draft=body.draft), body, user)[0]
 
     made = batches.prepared(rows, make, body.values)
     ordered = made[::-1] if body.front else made  # each comes before those that wait, so the first has to come last

@@ -8,13 +8,14 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from errors import InputError
-from pipelines.parameters import Choice, Number, Switch
+from pipelines.parameters import Choice, Number, Switch, parse_loras
 from workflows.declare import Catalog, FileChoice, Input
 from workflows.folders import Folders
 from workflows.graph import WorkflowError
 from workflows.templates import Field, Template
 from workflows.texts import say
 
+_PUTS = {"loras": "LoraLoader", "vae": "VAELoader"}  # nodes that a field puts into the graph
 _KINDS = {"INT": "integer", "FLOAT": "number", "STRING": "text", "BOOLEAN": "switch"}
 
 
@@ -41,11 +42,16 @@ def document(template: Template, catalog: Catalog, folders: Folders, language: s
     return {"id": template.id, "title": template.title, "description": template.description, "groups": groups}
 
 
-def check_whole(template: Template, given: Mapping[str, Any], catalog: Catalog) -> None:
-    """A form's values are what they say: ComfyUI would take 14.7 frames for 14, true for 1, and a list for a link. Raises BadFields."""
-    found = {name: _misfit(_type_of(template, name, catalog), value) for name, value in given.items()}
-    if wrong := {name: text for name, text in found.items() if text}:
-        raise BadFields(wrong)
+def misfits(template: Template, given: Mapping[str, Any], catalog: Catalog) -> dict[str, str]:
+    """What is wrong with which field, before a workflow is made of them. A form's values are what they say: ComfyUI would take 14.7 frames
+    for 14, true for 1, and a list for a link."""
+    found = {name: _misfit(_type_of(template, name, catalog), value) for name, value in given.items() if name in template.fields()}
+    for name in (name for name, one in template.fields().items() if one.replaces == "loras" and given.get(name)):
+        try:
+            parse_loras(given[name], name)
+        except InputError as error:
+            found[name] = error.message
+    return {name: text for name, text in found.items() if text}
 
 
 def _type_of(template: Template, name: str, catalog: Catalog) -> str:
@@ -67,19 +73,20 @@ def _misfit(kind: str, value: Any) -> str:
     return ""
 
 
-def in_fields(error: WorkflowError, template: Template, given: Container[str]) -> InputError:
+def in_fields(error: WorkflowError, template: Template, given: Container[str], wrong: Mapping[str, str]) -> InputError:
     """What is wrong with nodes, said of the fields that set them, first of all of those that were given; the same error if it is about
-    something else."""
+    something else. `wrong`: what is known to be wrong with fields besides."""
     places = {place: name for name, one in template.fields().items() for place in one.inputs}
+    behind = {_PUTS.get(one.replaces): name for name, one in template.fields().items()}
     found: dict[str, str] = {}
     for node, problems in error.node_errors.items():
         for problem in problems["errors"]:
-            name = places.get(f"{node}.{problem['extra_info'].get('input_name')}")
+            name = places.get(f"{node}.{problem['extra_info'].get('input_name')}") or behind.get(problems["class_type"])
             if name is None:
                 return error
             found[name] = _plainly(problem)
     own = {name: text for name, text in found.items() if name in given}
-    return BadFields(own or found) if found else error
+    return BadFields({**wrong, **(own or found)}) if found else error
 
 
 def _plainly(problem: Mapping[str, Any]) -> str:

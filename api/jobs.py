@@ -118,7 +118,7 @@ class _Jobs:
         batch: Text | None = None,
         tag: Text | None = None,
         text: Annotated[
-            str, Query(max_length=500, description="All its words, or what stands in quotes, in the title or in any text of the workflow.")
+            str, Query(max_length=500, description="All its words, or what stands in quotes, in the title, the tags or the prompts.")
         ] = "",
         template: Annotated[str | None, Query(max_length=200, description="Made by this template.")] = None,
         favourite: bool | None = None,

@@ -19,12 +19,13 @@ _STARTING = """<!doctype html><html lang="en"><meta charset="utf-8"><noscript><m
 <meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
 <meta name="color-scheme" content="light dark"><title>Stillmotion</title>
 <style>body { font: 16px/1.5 system-ui, sans-serif; display: grid; place-items: center; min-height: 90vh; margin: 0 }</style>
-<body><p>Starting… 正在启动…</p><script>setTimeout(() => location.reload(), 1000)</script></body></html>"""
+<body><p>Starting… 正在启动…</p><script>const again = () => location.reload();
+fetch(location, { headers: { Accept: "*/*" }, cache: "no-store" }).then(again, () => setTimeout(again, 1000))</script></body></html>"""
 
 
 class LatePage:
-    """An ASGI app: what `make` makes, in a thread, as soon as the server runs. Until then a browser is asked to look again in a second, and
-    programs wait."""
+    """An ASGI app: what `make` makes, in a thread, as soon as the server runs. Until then a browser is shown that, and waits
+    behind it as programs do."""
 
     def __init__(self, make: Callable[[], FastAPI]) -> None:
         self._make = make

@@ -78,9 +78,9 @@ class History(JobTable):
         cursor: int | None = None,
         limit: int = 50,
     ) -> Page:
-        """The newest first. All words of `text`, or what stands there in quotes, are looked for in the title and in every text of the
-        workflow, in small or capital letters. `makes`: only what has a film, or pictures and no film. `since` and `until`: when it was
-        asked for, the second not included."""
+        """The newest first. All words of `text`, or what stands there in quotes, are looked for in the title, the tags and what the nodes
+        were told in words, in small or capital letters. `makes`: only what has a film, or pictures and no film. `since` and `until`: when it
+        was asked for, the second not included."""
         statuses = [status] if isinstance(status, str) else list(status or ())
         wanted = wanted_words(text)
         is_open = bool(statuses) and not set(statuses) & set(ENDED)
@@ -151,11 +151,13 @@ class History(JobTable):
 
     def set_title(self, job_id: str, title: str) -> Job:
         """Raises UnknownJobError, InputError."""
-        return self._mark(job_id, {"title": check_text("title", title), "words": words_of(title, self.get(job_id).workflow)})
+        job = self.get(job_id)
+        return self._mark(job_id, {"title": check_text("title", title), "words": words_of(title, job.tags, job.workflow)})
 
     def set_tags(self, job_id: str, tags: Iterable[str]) -> Job:
         """Raises UnknownJobError."""
-        return self._mark(job_id, {"tags": to_json(list(tags))})
+        job, kept = self.get(job_id), list(tags)
+        return self._mark(job_id, {"tags": to_json(kept), "words": words_of(job.title, kept, job.workflow)})
 
     def delete(self, job_id: str) -> Job:
         """Out of sight, until it is purged or the deletion is undone. Raises UnknownJobError, JobStateError if it has not ended."""

@@ -58,7 +58,7 @@ def submitted_columns(submission: Submission) -> dict[str, Any]:
     }
     for name in ("owner", "title", "work", "batch"):
         check_text(name, values[name] or "")
-    return values | {"words": words_of(submission.title, submission.workflow)}
+    return values | {"words": words_of(submission.title, submission.tags, submission.workflow)}
 
 
 def outcome_columns(outcome: Outcome) -> dict[str, Any]:
@@ -70,9 +70,9 @@ def file_columns(seq: int, files: Sequence[Output]) -> list[tuple[Any, ...]]:
     return [(seq, position, *asdict(file).values()) for position, file in enumerate(files)]
 
 
-def words_of(title: str, workflow: dict[str, Any]) -> str:
-    """What a person may look for: the title, and every text that the nodes were given. In small letters."""
-    return "\n".join([title, *_texts(workflow)]).casefold().encode(errors="replace").decode()
+def words_of(title: str, tags: Iterable[str], workflow: dict[str, Any]) -> str:
+    """What a person may look for: the title, the tags, and what the nodes were told in words. In small letters."""
+    return "\n".join([title, *tags, *_texts(workflow)]).casefold().encode(errors="replace").decode()
 
 
 def check_text(name: str, text: str) -> str:
@@ -93,13 +93,16 @@ def check_id(job_id: str) -> str:
 
 
 def _texts(workflow: dict[str, Any]) -> Iterator[str]:
+    """Prompts, and names of pictures and films; of anything else what is more than one word, and neither a sampler's name nor a file's."""
     for node in workflow.values():
         inputs = node.get("inputs") if isinstance(node, dict) else None
-        for value in inputs.values() if isinstance(inputs, dict) else ():
-            if isinstance(value, str):
+        for name, value in inputs.items() if isinstance(inputs, dict) else ():
+            if isinstance(value, str) and (name in _WORDY or (name not in _NAMES and " " in value.strip())):
                 yield value
 
 
+_WORDY = ("text", "prompt", "image", "file")
+_NAMES = ("filename_prefix", "ckpt_name", "vae_name", "lora_name")  # they may hold spaces
 _SAME = (
     "id", "number", "owner", "title", "work", "batch", "created", "started", "ended", "queued_seconds", "run_seconds", "attempts",
     "peak_bytes", "device", "log", "deleted_at",

@@ -11,7 +11,8 @@ from jobs.job import Submission
 from workflows.advice import advice, title_of, unknown
 from workflows.declare import Catalog
 from workflows.folders import Folders
-from workflows.graph import Workflow
+from workflows.graph import Link, Workflow
+from workflows.saving import check_codec_of
 from workflows.workload import workload
 
 
@@ -37,6 +38,8 @@ def prepare(
     if max_pixel_steps and size > max_pixel_steps:
         times = size / max_pixel_steps
         raise InputError(f"This is {times:.1f} times the work that one job may be.", "Use a smaller size, fewer frames or fewer steps.")
+    for node in workflow.nodes.values():
+        check_codec_of({name: value for name, value in node.inputs.items() if not isinstance(value, Link)})
     settled = {
         "workflow": dict(workflow.graph), "owner": folders.owner, "targets": workflow.targets, "extra": dict(extra or {}),
         "work": "+".join(map(str, work)), "warnings": tuple(advice(workflow, folders)),

@@ -139,7 +139,8 @@ class Creator:
     def _with_draft(self, state: FormState, draft: str) -> FormState:
         try:
             kept = json.loads(draft) if draft else {}
-            template, values = kept["template"], dict(kept["values"])
+            template = kept["template"]
+            values = {name: value for name, value in dict(kept["values"]).items() if value is not None}
             is_there = state.opened is not None if template == OWN else template in all_templates(self.api.data_dir)
         except (ValueError, KeyError, TypeError):
             return state

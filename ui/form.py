@@ -139,8 +139,8 @@ def draw_sizes(sides: Iterable[Mapping[str, Any]], state: FormState) -> gr.Dropd
     """Usual sizes; the one that is set, if it is one of them."""
     names = size_names()
     now = " x ".join(str(state.values.get(one["name"], one["default"])) for one in sides)
-    label = say(state.language, "form.size")
-    return gr.Dropdown(names, value=now if now in names else None, label=label, min_width=140, interactive=True, elem_id="sm-sizes")
+    said = {"label": say(state.language, "form.size"), "info": say(state.language, "size.help")}
+    return gr.Dropdown(names, value=now if now in names else None, **said, min_width=140, interactive=True, elem_id="sm-sizes")
 
 
 def size_names() -> list[str]:

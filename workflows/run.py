@@ -36,7 +36,7 @@ from workflows.demand import Examined, relief_for
 from workflows.folders import Folders
 from workflows.graph import Link, Node, Workflow
 from workflows.job_context import JobContext
-from workflows.saving import Codec, check_codec
+from workflows.saving import check_codec_of
 from workflows.workload import Work, size_of, workload
 
 
@@ -257,8 +257,7 @@ class _Job:
     def _check_output(self, node: Node, inputs: Mapping[str, Any]) -> None:
         link = next(iter(node.links().values()), None)
         width, height, count = (size_of(self.workflow, link, self.folders) if link else None) or (0, 0, 0)
-        if "format" in inputs and "frame_rate" in inputs:
-            check_codec(Codec(inputs["format"], inputs["frame_rate"], inputs.get("crf"), inputs.get("pix_fmt", "")), width, height)
+        check_codec_of(inputs, width, height)
         is_kept = node.node_class.name != "PreviewImage" and inputs.get("save_output") is not False
         prefix = inputs.get("filename_prefix", "Preview")
         name = next_name(self.folders.of("output" if is_kept else "temp"), prefix, style="image", width=width, height=height)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,12 @@ def _write(pictures: Pictures, name: Any, codec: Codec, kept: Any) -> Path:
         case _:
             choices = {"crf": codec.crf, "pix_fmt": codec.pix_fmt or None}
             return encode.save_video(frames, name, format=codec.format, fps=codec.fps, metadata=kept, **choices, **again)
+
+
+def check_codec_of(inputs: Mapping[str, Any], width: int = 0, height: int = 0) -> None:
+    """Of a node that writes a film, from those of its inputs that are no links. Raises as `check_codec`."""
+    if "format" in inputs and "frame_rate" in inputs:
+        check_codec(Codec(inputs["format"], inputs["frame_rate"], inputs.get("crf"), inputs.get("pix_fmt", "")), width, height)
 
 
 def check_codec(codec: Codec, width: int = 0, height: int = 0) -> None:

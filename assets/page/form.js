@@ -2,11 +2,13 @@
 // template or language; what was unfolded stays it.
 
 import { el } from "./dom.js";
+import { onLanguage } from "./texts.js";
 
 const OPEN = "stillmotion.folds"; // for as long as the tab is there
 
 export function mount(form) {
   new MutationObserver(mend).observe(form, { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] });
+  onLanguage(() => form.querySelectorAll(".sm-lacks").forEach((line) => line.remove())); // they were said in the other one
   form.addEventListener("click", asked, true); // before Gradio folds or unfolds
   mend();
 
@@ -50,7 +52,7 @@ function whenShown(element, fn, tries = 60) {
 }
 
 // Says at the field what is wrong with it, until it is changed, and unfolds what it stands in. False where there is no such field.
-export function pointOut(name, text) {
+export function pointOut(name, text, { hasFocus = true } = {}) {
   const field = fieldOf(name);
   const input = field?.querySelector("textarea, input");
   if (!input) return false;
@@ -62,7 +64,7 @@ export function pointOut(name, text) {
   field.append(line);
   input.setAttribute("aria-invalid", "true");
   input.setAttribute("aria-describedby", id);
-  whenShown(input, () => input.focus());
+  if (hasFocus) whenShown(input, () => input.focus());
   const mended = () => {
     line.remove();
     input.removeAttribute("aria-invalid");

@@ -158,7 +158,7 @@ export function mount(element, page) {
   function outcome(shown) {
     const button = (name, fn, more = "", title = null) => el("button", { class: `sm-button ${more}`, "data-act": name, title, on: { click: () => act(fn) } }, say(`act.${name}`));
     const path = pathOf(shown);
-    if (shown.status === "canceled") return [el("p", {}, say("status.canceled.long")), el("div", { class: "sm-row" }, button("retry", () => server.send("POST", `${path}/retry`)), button("remake", () => page.remake(shown.id)))];
+    if (shown.status === "canceled") return [el("p", {}, say(shown.started ? "status.canceled.long" : "status.canceled.waiting")), el("div", { class: "sm-row" }, button("retry", () => server.send("POST", `${path}/retry`)), button("remake", () => page.remake(shown.id)))];
     if (shown.status === "failed") {
       const error = shown.error;
       const smaller = error.code === "out_of_memory" ? [button("smaller", async () => opened(await makeSmaller(page, shown)), "sm-primary")] : [];

@@ -205,12 +205,23 @@ export function mount(element, page) {
   }
 
   // By its address, which may be of a film that no page has shown yet.
+  const find = async (id) => known.get(id) ?? (await server.get(pathOf({ id })).catch((error) => (page.fail(error), null)));
+
+  async function openTwo(...ids) {
+    if (compared?.key === ids.join("/")) return;
+    const jobs = await Promise.all(ids.map(find));
+    if (page.view !== "library") return;
+    if (jobs.every(Boolean)) compare(...jobs);
+    else leave();
+  }
+
   async function openFilm(id) {
     if (viewer.job?.id === id) return;
-    const job = known.get(id) ?? (await server.get(pathOf({ id })).catch((error) => (page.fail(error), null)));
+    const job = await find(id);
     if (page.view !== "library") return;
-    if (job) open(job);
-    else leave();
+    if (!job || job.deleted) leave();
+    else open(job);
+    if (job?.deleted) page.toast(say("library.deleted", { title: titleOf(page, job) }), { undo: () => undo([job]).then(() => page.show("library", { film: id })), undoText: say("undo") });
   }
 
   // The one before or after; null at the end. Further pages are fetched as they are needed.
@@ -225,9 +236,10 @@ export function mount(element, page) {
   function compare(first, second) {
     viewer.close();
     compared?.close();
-    compared = comparison(page, first, second, leave);
+    compared = { key: `${first.id}/${second.id}`, ...comparison(page, first, second, leave) };
     toStage(compared.element);
     compared.begin();
+    page.show("library", { film: first.id, other: second.id });
   }
 
   // Drawing
@@ -279,14 +291,15 @@ export function mount(element, page) {
     },
   } });
 
-  page.onView((view, { film }) => {
+  page.onView((view, { film, other }) => {
     if (view !== "library") {
       posters.stop();
       viewer.pause();
       compared?.pause();
       return;
     }
-    if (film) openFilm(film);
+    if (other) openTwo(film, other);
+    else if (film) openFilm(film);
     else if (!stage.hidden) closeStage();
     if (known.size) look();
     else begin().then(look);

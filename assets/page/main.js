@@ -27,13 +27,16 @@ const page = {
   },
   openJob: (id) => show("create", { job: id }),
   remake: (job) => server.text("POST", "api/open", { job }).then((document) => (page.opened(document), page.openJob(job)), page.fail),
-  opened: (document) => tell("opened", { document }), // as text: numbers stay exact
+  opened(document) {
+    replaced = sessionStorage.getItem(DRAFT);
+    tell("opened", { document }); // as text: numbers stay exact
+  },
   use: (template, values = {}) => tell("use", { template, values }),
   reset() {
-    const before = JSON.parse(sessionStorage.getItem(DRAFT));
+    const before = sessionStorage.getItem(DRAFT);
     sessionStorage.removeItem(DRAFT);
     tell("reset", {});
-    toast(say("form.is_reset"), before?.template ? { undo: () => page.use(before.template, before.values) } : {});
+    toast(say("form.is_reset"), wayBack(before));
   },
   put: (template, values) => tell("put", { template, values }), // what else was typed stays
   animate(job, output) {
@@ -50,6 +53,13 @@ const page = {
 };
 
 const DRAFT = "stillmotion.draft"; // what is being written, for as long as the tab is there
+let replaced = null; // what was, before settings were filled in
+
+// To the form as it was; a workflow of one's own has to be opened again.
+function wayBack(draft) {
+  const before = JSON.parse(draft);
+  return before?.template ? { undo: () => page.use(before.template, before.values) } : {};
+}
 
 // To the form, which lives in Gradio.
 function tell(name, data) {
@@ -65,8 +75,10 @@ const outdated = () => document.getElementById("sm-cost")?.dispatchEvent(new Cus
 window.stillmotion = {
   language,
   folds,
-  keep: (template, names, values) =>
-    sessionStorage.setItem(DRAFT, JSON.stringify({ template, values: Object.fromEntries(names.map((name, index) => [name, values[index]])) })),
+  keep(template, names, values) {
+    if (values.every((value) => (value ?? null) === null)) return; // of a form that has just been taken away
+    sessionStorage.setItem(DRAFT, JSON.stringify({ template, values: Object.fromEntries(names.map((name, index) => [name, values[index]])) }));
+  },
   heard(message) {
     if (!message) return;
     const { kind, ...data } = JSON.parse(message);
@@ -75,39 +87,40 @@ window.stillmotion = {
       show("create", { job: data.jobs[0], isNew: true });
     }
     if (kind === "failed") {
-      const wrong = Object.entries(data.fields).reverse(); // the first one has the focus in the end
-      const places = wrong.map(([name, text]) => pointOut(name, text));
+      const places = Object.entries(data.fields).map(([name, text], index) => pointOut(name, text, { hasFocus: index === 0 }));
       if (!places.length || places.includes(false)) toast(data.text, { isBad: true });
     }
     if (kind === "lacks") pointOut(data.field, data.text);
-    if (kind === "note") toast(say(data.key));
+    if (kind === "note") toast(say(data.key), wayBack(replaced));
   },
 };
 
-// Another view, another job, or a film of the library has an address of its own, and the browser finds back; from film to film it is one step.
-function show(view, { job, film = "", isNew = false, count = 1, isKept = false } = {}) {
+// Another view, another job, a film of the library or two that are compared have addresses of their own, and the browser finds back; from film
+// to film it is one step.
+function show(view, { job, film = "", other = "", isNew = false, count = 1, isKept = false } = {}) {
   const before = new URL(location.href);
   page.view = VIEWS.includes(view) ? view : "create";
   document.body.dataset.view = page.view;
   const address = new URL(before);
   if (job) address.searchParams.set("job", job);
   if (job === null) address.searchParams.delete("job");
-  address.hash = page.view === "create" ? "" : film ? `${page.view}/${encodeURIComponent(film)}` : page.view;
-  const isStep = address.search !== before.search || placeIn(address).view !== placeIn(before).view || !placeIn(address).film !== !placeIn(before).film;
+  address.hash = page.view === "create" ? "" : [page.view, ...[film, other].filter(Boolean).map(encodeURIComponent)].join("/");
+  const [from, to] = [before, address].map(placeIn);
+  const isStep = address.search !== before.search || from.view !== to.view || !from.film !== !to.film || !from.other !== !to.other;
   history[isStep && !isKept ? "pushState" : "replaceState"](null, "", address.href.replace(/#$/, ""));
   document.querySelectorAll("#sm-nav [data-view]").forEach((link) => mark(link));
-  viewListeners.forEach((fn) => fn(page.view, { job, film, isNew, count }));
+  viewListeners.forEach((fn) => fn(page.view, { job, film, other, isNew, count }));
 }
 
 // What an address shows.
 function placeIn(address) {
-  const [view, film = ""] = address.hash.slice(1).split("/");
-  return { view: VIEWS.includes(view) ? view : "create", film: decodeURIComponent(film), job: address.searchParams.get("job") };
+  const [view, film = "", other = ""] = address.hash.slice(1).split("/").map(decodeURIComponent);
+  return { view: VIEWS.includes(view) ? view : "create", film, other, job: address.searchParams.get("job") };
 }
 
 function showAddress(isFirst = false) {
-  const { view, film, job } = placeIn(new URL(location.href));
-  show(view, { film, job: isFirst ? (job ?? undefined) : job, isKept: true });
+  const { view, film, other, job } = placeIn(new URL(location.href));
+  show(view, { film, other, job: isFirst ? (job ?? undefined) : job, isKept: true });
 }
 
 function mark(link) {
@@ -206,10 +219,11 @@ async function start() {
   mountLibrary(document.getElementById("sm-library"), page);
   mountModels(document.getElementById("sm-models"), page);
   let open = 0;
+  let isHeld = false;
   const drawBadge = () => (document.getElementById("sm-badge").textContent = open || "");
-  badge(page, (count) => {
-    if (count !== open) outdated();
-    open = count;
+  badge(page, (count, isPaused) => {
+    if (count !== open || isPaused !== isHeld) outdated();
+    [open, isHeld] = [count, isPaused];
     drawBadge();
   });
   onLanguage(() => (drawHeader(header), drawBadge()));

@@ -66,7 +66,8 @@ export function mount(form, page) {
     const box = form.querySelector(".sm-crop");
     if (!box) return;
     const value = (name) => form.querySelector(`#sm-field-${name} input`)?.value;
-    const image = value("image");
+    const shown = value("image");
+    const image = shown === say("form.none") ? "" : shown;
     const [width, height] = [Number(value("width")) || 1, Number(value("height")) || 1];
     const key = `${image}|${width}|${height}`;
     if (box.dataset.key === key) return;

@@ -14,7 +14,7 @@ const SLOW = 5000;
 const listeners = new Set();
 let newest = 0; // open jobs, as far as anybody has asked
 
-// Calls `fn` with the number of jobs that run or wait; who knows that it has changed asks `page.recount`. Where the panel asks anyway it costs nothing.
+// Calls `fn` with the number of jobs that run or wait, and whether the queue is paused; who knows that it has changed asks `page.recount`. Where the panel asks anyway it costs nothing.
 export function badge(page, fn) {
   listeners.add(fn);
   let timer;
@@ -31,7 +31,7 @@ export function badge(page, fn) {
 
 function count(line) {
   newest = line.queued + line.running;
-  listeners.forEach((fn) => fn(newest));
+  listeners.forEach((fn) => fn(newest, line.is_paused));
 }
 
 export function mount(element, page) {
@@ -124,9 +124,9 @@ export function mount(element, page) {
 
   page.onView((view) => view === "queue" && ((openIds = null), poll()));
   page.onLanguage(() => {
+    element.querySelector("h2").textContent = say("nav.queue");
     if (!line) return;
     drawnHead = "";
-    element.querySelector("h2").textContent = say("nav.queue");
     rows.forget();
     past.forget();
     draw();

@@ -33,9 +33,9 @@ export function endedRows(element, batchPlace, page, act) {
 
   function drawBatch(batch) {
     const { queued, running, succeeded: made } = batch.counts;
-    const isDone = !queued && !running && made > 0;
+    const isDone = !queued && !running;
     return el("div", { class: "sm-row sm-card" }, el("span", {}, say(isDone ? "queue.batch.done" : "queue.batch", { made, total: batch.count }), el("span", { class: "sm-soft" }, ` · ${batch.title}`)), el("span", { class: "sm-space" }),
-      isDone ? el("a", { class: "sm-button", href: server.url(`api/files.zip?batch=${encodeURIComponent(batch.id)}`), download: "" }, say("queue.batch.zip")) : null);
+      isDone && made ? el("a", { class: "sm-button", href: server.url(`api/files.zip?batch=${encodeURIComponent(batch.id)}`), download: "" }, say("queue.batch.zip")) : null);
   }
 
   function rowOf(job) {

@@ -17,10 +17,10 @@ export function manyPrompts(place, page, act) {
   let refresh; // what stands there, after a change
   draw();
   page.onLanguage(draw);
-  page.onView((view) => view === "queue" && refresh());
+  page.onView((view) => view === "queue" && (replace(place.querySelector(".sm-many-wrong")), refresh()));
 
   function draw() {
-    const text = el("textarea", { class: "sm-input", id: "sm-many-text", rows: "6", spellcheck: "true", "aria-describedby": "sm-many-help", on: { input: () => ((typed = text.value), refresh()) } });
+    const text = el("textarea", { class: "sm-input", id: "sm-many-text", rows: "6", spellcheck: "true", "aria-describedby": "sm-many-help", on: { input: () => ((typed = text.value), replace(wrong), refresh()) } });
     text.value = typed;
     const file = el("input", { type: "file", accept: ".csv,.tsv,.txt,text/csv,text/plain", hidden: true, on: { change: () => read(file.files[0]).then(() => (file.value = "")) } });
     const each = el("input", { class: "sm-input sm-many-each", id: "sm-many-each", type: "number", min: "1", max: "100", inputmode: "numeric", on: { input: () => ((seeds = Math.max(1, Math.min(100, Math.round(Number(each.value)) || 1))), refresh()) } });
@@ -118,7 +118,7 @@ export function manyPrompts(place, page, act) {
     } catch (error) {
       const rows = Object.entries(error.more?.rows ?? {});
       if (error.code === "connection_lost") return;
-      if (!rows.length) return replace(wrong, el("li", {}, page.sayError(error, titleOf)));
+      if (!rows.length) return replace(wrong, el("li", {}, page.sayError(error, titleOf)), error.more?.fields ? el("li", {}, say("many.mend")) : null);
       replace(wrong, rows.map(([where, text]) => el("li", {}, `${where.replace(/^Line (\d+)$/, (_, number) => say("many.line", { number }))}: ${page.sentence(text)}`)), rows.length && error.hint ? el("li", {}, page.sentence(error.hint)) : null);
     } finally {
       isBusy = false;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from pipelines.parameters import VIDEO_FORMATS, WEBP_METHODS, Choice, Number, Switch, Text
+from pipelines.parameters import VIDEO_FORMATS, WEBP_METHODS, Choice, Number, Switch
 from pipelines.values import Audio, Filenames, Film, Pictures, Saved
 from workflows.declare import Extra, FileChoice, FilePrefix, node
 from workflows.job_context import JobContext
@@ -18,6 +18,7 @@ Fps = Number(0.01, 1000.0, "frames a second", wire={"step": 0.01})
 Given = FileChoice("input", 'a film in the input folder; "name [output]" is one that was made')
 VHS = "Video Helper Suite \U0001f3a5\U0001f165\U0001f157\U0001f162"
 FORMATS = ("image/gif", "image/webp", *VIDEO_FORMATS)
+ALL_PIXEL_FORMATS = tuple(dict.fromkeys(name for one in VIDEO_FORMATS.values() for name in sorted(one.pixel_formats)))
 
 
 @node("SaveAnimatedWEBP", title="SaveAnimatedWEBP", category="image/animation", is_output=True, module="comfy_extras.nodes_images")
@@ -64,7 +65,7 @@ def combine(
     save_output: Annotated[bool, Switch("keep it in the output folder")] = True,
     *,
     audio: Audio | None = None,
-    pix_fmt: Annotated[str, Extra(Text("pixel format", 20))] = "",
+    pix_fmt: Annotated[str, Extra(Choice(ALL_PIXEL_FORMATS, "pixel format"))] = "",
     crf: Annotated[int | None, Extra(Number(0, 100, "quality: 0 is best"))] = None,
     save_metadata: Annotated[bool, Extra(Switch("keep prompt and settings inside the file"))] = True,
     lossless: Annotated[bool, Extra(Switch("of image/webp: without loss"))] = True,
