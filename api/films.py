@@ -73,7 +73,7 @@ def _misfit(kind: str, value: Any) -> str:
     return ""
 
 
-def in_fields(error: WorkflowError, template: Template, given: Container[str], wrong: Mapping[str, str]) -> InputError:
+def in_fields(error: WorkflowError, template: Template, given: Container[str], wrong: Mapping[str, str] | None = None) -> InputError:
     """What is wrong with nodes, said of the fields that set them, first of all of those that were given; the same error if it is about
     something else. `wrong`: what is known to be wrong with fields besides."""
     places = {place: name for name, one in template.fields().items() for place in one.inputs}
@@ -86,7 +86,7 @@ def in_fields(error: WorkflowError, template: Template, given: Container[str], w
                 return error
             found[name] = _plainly(problem)
     own = {name: text for name, text in found.items() if name in given}
-    return BadFields({**wrong, **(own or found)}) if found else error
+    return BadFields({**(wrong or {}), **(own or found)}) if found else error
 
 
 def _plainly(problem: Mapping[str, Any]) -> str:

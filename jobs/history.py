@@ -79,8 +79,8 @@ class History(JobTable):
         limit: int = 50,
     ) -> Page:
         """The newest first. All words of `text`, or what stands there in quotes, are looked for in the title, the tags and what the nodes
-        were told in words, in small or capital letters. `makes`: only what has a film, or pictures and no film. `since` and `until`: when it
-        was asked for, the second not included."""
+        were told in words, in small or capital letters. `makes`: only what has a film, or pictures and no film. `since` and `until`: when
+        it was asked for, the second not included."""
         statuses = [status] if isinstance(status, str) else list(status or ())
         wanted = wanted_words(text)
         is_open = bool(statuses) and not set(statuses) & set(ENDED)

@@ -166,6 +166,13 @@ def test_a_part_of_a_frame_is_refused_with_the_nearest_whole_numbers(house: Hous
     assert error["fields"] == {"frames": "14.7 is no whole number; use 14 or 15"}
 
 
+def test_all_that_is_wrong_is_said_at_once(house: House) -> None:
+    wrong = {"loras": "ink:abc", "seed": True, "width": 100_000, "motion_steps": 0, "prefix": "../evil", "frames": 2.5}
+    error = house.post("/api/films", {"prompt": "a boat", **wrong}).json()["error"]
+    assert error["fields"].keys() == wrong.keys()
+    assert "whose strength is no number" in error["fields"]["loras"]
+
+
 def test_what_is_wrong_with_a_film_is_said_of_its_fields(house: House) -> None:
     answer = house.post("/api/films", {"prompt": "x", "steps": 0, "width": "wide"})
     assert answer.status_code == 400
@@ -182,6 +189,10 @@ def test_what_is_wrong_with_a_film_is_said_of_its_fields(house: House) -> None:
         ({"prompt": ["a", "b"]}, 400, "bad_input", 'prompt: ["a", "b"] is no text.'),
         ({"prompt": "x", "seed": True}, 400, "bad_input", "seed: true is no number."),
         ({"prompt": "x", "guidance": {}}, 400, "bad_input", "guidance: {} is no single value."),
+        ({"prompt": "x", "pix_fmt": "rgb99"}, 400, "bad_input", "pix_fmt: 'rgb99' is none of"),
+        ({"prompt": "x", "pix_fmt": "yuva420p"}, 400, "unknown_name", "Unknown pixel format of video/h264-mp4 'yuva420p'"),
+        ({"prompt": "x", "loras": "nosuch:0.5"}, 400, "bad_input", "loras: 'nosuch.safetensors' is not there"),
+        ({"prompt": "x", "vae": "nosuch"}, 400, "bad_input", "vae: 'nosuch' is not there"),
         ({"prompt": "x (big:1e308)"}, 400, "bad_input", "The weight 1e+308 of 'big' is too large to compute with."),
         ({"prompt": "x", "colour": "red"}, 400, "unknown_name", "'colour'"),
         ({"prompt": "x", "template": "opera"}, 400, "unknown_name", "Unknown template 'opera'"),

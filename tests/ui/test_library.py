@@ -188,6 +188,15 @@ def test_a_film_that_is_not_there_is_said(visit: Visit) -> None:
     expect(page.locator(".sm-tile").first).to_be_visible()
 
 
+def test_the_address_of_a_deleted_film_says_so_and_brings_it_back(visit: Visit) -> None:
+    page = visit()
+    page.request.delete("api/jobs/j9")
+    page.goto(f"{page.url}#library/j9")
+    expect(page.locator(".sm-toast")).to_contain_text("Deleted: boat 9")
+    page.click(".sm-toast >> text=Undo")
+    expect(page.locator(".sm-player h2")).to_have_text("boat 9")
+
+
 def test_several_are_saved_as_a_zip_and_deleted_with_undo(visit: Visit) -> None:
     page = library(visit)
     for place in (2, 3):
@@ -220,8 +229,11 @@ def test_two_play_in_step_and_their_likeness_is_told(visit: Visit) -> None:
     assert abs(first - second) < 0.1
     expect(page.locator(".sm-compare")).to_contain_text("Identical: every pixel of every frame.")
     expect(page.locator(".sm-compare table")).to_contain_text(str(SEED - 6))
+    assert page.url.endswith("#library/j4/j6")
+    page.reload()
+    expect(page.locator(".sm-compare table")).to_contain_text(str(SEED - 6))
     page.keyboard.press("Escape")
-    expect(page.locator(".sm-tray")).to_be_visible()
+    expect(page.locator(".sm-tile").first).to_be_visible()
     assert videos(page) == 0
 
 

@@ -108,6 +108,35 @@ def test_another_template_keeps_what_both_have_and_is_remembered(visit: Visit) -
     expect(page.locator("#sm-field-frames input")).to_have_value("9")
 
 
+@pytest.mark.parametrize("template", ["Still to film", "Extend a film"])
+def test_a_form_that_waits_for_a_file_is_the_same_after_a_reload(visit: Visit, template: str) -> None:
+    page = visit()
+    page.click("#sm-template input")
+    page.get_by_role("option", name=template).click()
+    expect(page.locator("#sm-template input")).to_have_value(template)
+    expect(page.locator("#sm-field-prompt")).to_have_count(0)
+    page.wait_for_timeout(1000)  # the form that was there says farewell, and must not be taken for this one
+    page.reload()
+    expect(page.locator("#sm-field-frames input")).to_have_value("14")
+    expect(page.locator("#sm-template input")).to_have_value(template)
+    expect(page.locator(".sm-crop img")).to_have_count(0)
+    page.click("#sm-template input")
+    page.get_by_role("option", name="Text to still").click()
+    expect(page.locator("#sm-make")).to_have_text("Make the still")
+
+
+def test_what_settings_have_replaced_can_be_had_back(visit: Visit, served: Served) -> None:
+    page = visit()
+    job = page.request.get("api/jobs?status=succeeded&limit=1").json()["jobs"][0]["id"]
+    page.goto(f"{served.url}?job={job}")
+    page.fill("#sm-field-prompt textarea", "My own words")
+    page.wait_for_function("() => sessionStorage['stillmotion.draft']?.includes('My own words')")
+    page.click("[data-act=remake]")
+    expect(page.locator("#sm-field-prompt textarea")).not_to_have_value("My own words")
+    page.click(".sm-toast >> text=Undo")
+    expect(page.locator("#sm-field-prompt textarea")).to_have_value("My own words")
+
+
 def test_on_a_phone_what_to_make_has_the_whole_width(visit: Visit) -> None:
     page = visit(viewport=PHONE, is_mobile=True, has_touch=True)
     assert page.locator("#sm-template").bounding_box()["width"] > 0.85 * PHONE["width"]

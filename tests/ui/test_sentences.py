@@ -93,7 +93,7 @@ def test_the_servers_sentences_are_chinese(english: str, chinese: str) -> None:
 def test_an_error_that_is_not_known_says_what_kind_it_is() -> None:
     assert error_text(MemoryExhaustedError("It is odd.", "Do this."), "zh") == "内存不足。 It is odd. Do this."
     assert error_text(MemoryExhaustedError("It is odd.", "Do this."), "en") == "It is odd. Do this."
-    assert error_text(UnknownJobError("a"), "zh") == "没有任务 'a'。 可能已被删除，其余任务见作品库。"
+    assert error_text(UnknownJobError("a"), "zh") == "没有任务 'a'。 可能已被删除。"
     assert error_text(UnknownNameError("sampler", "x", ["a", "b"]), "zh") == "没有采样器 'x'。 可选：a, b。"
     assert error_text(InputError("seed is 'x', which is not a whole number."), "zh") == "seed 为 'x'，不是数字。"
 

@@ -197,7 +197,7 @@ def test_users_have_folders_of_their_own(run: Callable[..., Run], seed: dict[str
     [
         ({"4": {"ckpt_name": MOTION_NAME}}, CheckpointError, "4"),
         ({"18": {"ckpt_name": STILL_NAME}}, CheckpointError, "18"),
-        ({"19": {"pix_fmt": "rgb48"}}, InputError, "19"),
+        ({"19": {"pix_fmt": "yuva420p"}}, InputError, "19"),
         ({"19": {"crf": 77}}, InputError, "19"),
         ({"13": {"positive": ["6", 0]}}, InputError, "13"),
     ],
