@@ -77,9 +77,10 @@ class Afar:
             return
         if self._handle is not None:
             self._handle.shutdown()  # it would go on to tell a cluster that is not ours any more
-            if self.cluster.address:
-                serve.delete(self._name, _blocking=False)
-        ray.shutdown()  # a cluster of our own ends with it, at once: no job runs any more
+            serve.delete(self._name, _blocking=False)
+        if not self.cluster.address:
+            serve.shutdown()
+        ray.shutdown()
 
     def release(self) -> None:
         """Nothing: a replica that has nothing to do goes after `idle_seconds`, with all that it holds."""

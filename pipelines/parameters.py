@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from errors import InputError, UnknownNameError
+from pipelines.prompt_weights import check_weights
 
 SAMPLERS = (
     "euler", "euler_ancestral", "heun", "dpm_2", "dpm_2_ancestral", "lms", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_sde_gpu",
@@ -105,6 +106,15 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Prompt(Text):
+    """With weights, "(word:1.3)"; see pipelines/prompt_weights.py."""
+
+    def check(self, name: str, value: Any, kind: type) -> None:
+        super().check(name, value, kind)
+        check_weights(value)
+
+
+@dataclass(frozen=True)
 class Switch:
     help: str
     wire: Mapping[str, Any] = field(default_factory=dict)
@@ -155,8 +165,8 @@ Steps = Number(1, 10_000, "denoising steps: more take longer and are finer")
 class StillSettings:
     """Stage 1. `guidance` is classifier-free guidance (ComfyUI's cfg); 1 switches it off."""
 
-    prompt: Annotated[str, Text("what the film shows")]
-    negative_prompt: Annotated[str, Text("what it should not show")] = ""
+    prompt: Annotated[str, Prompt("what the film shows")]
+    negative_prompt: Annotated[str, Prompt("what it should not show")] = ""
     checkpoint: Annotated[str, Text("model of the still: a file name in models/checkpoints")] = "stillmotion_demo_still.safetensors"
     vae: Annotated[str, Text("another autoencoder for the still: a file name in models/vae")] = ""
     loras: Annotated[str, LoraNames("LoRAs for the still: file names in models/loras, with strength as name:0.8, other:0.5")] = ""

@@ -19,7 +19,6 @@ from typing import Annotated, Any
 from errors import InputError
 from pipelines.filenames import prefix_parts
 from pipelines.parameters import Choice, LoraNames, Number, Switch, Text
-from pipelines.prompt_weights import check_weights
 from pipelines.values import (
     Audio,
     Conditioning,
@@ -68,15 +67,6 @@ class FilePrefix(Text):
     def check(self, name: str, value: Any, kind: type) -> None:
         super().check(name, value, kind)
         prefix_parts(value)
-
-
-@dataclass(frozen=True)
-class Prompt(Text):
-    """With weights, "(word:1.3)"; see `pipelines.prompt_weights`."""
-
-    def check(self, name: str, value: Any, kind: type) -> None:
-        super().check(name, value, kind)
-        check_weights(value)
 
 
 Declaration = Number | Choice | Text | Switch | LoraNames | FileChoice

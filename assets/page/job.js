@@ -1,7 +1,7 @@
 // The result side of Create: one job from the queue to the playing film. It asks the server how the job stands; closing the tab changes nothing.
 
 import { showExamples } from "./examples.js";
-import { CHANGES, animateStills, extend, filmOf, isOpen, isShown, isVideo, leftWord, makeChanged, makeSmaller, motionWord, open, pathOf, place, placeWord, shareOf, stageOf, stageWord, stepsWord, stillsOf, suffix, titleOf } from "./jobs_view.js";
+import { CHANGES, animateStills, elsewhere, extend, filmOf, isOpen, isShown, isVideo, leftWord, makeChanged, makeSmaller, motionWord, open, pathOf, place, placeWord, shareOf, stageOf, stageWord, stepsWord, stillsOf, suffix, titleOf } from "./jobs_view.js";
 import { patience } from "./patience.js";
 
 export { place };
@@ -183,8 +183,7 @@ export function mount(element, page) {
     return [
       el("div", { class: "sm-row sm-files" }, downloads),
       el("div", { class: "sm-row sm-again" }, again),
-      el("details", {}, el("summary", {}, say("export.title")), el("div", { class: "sm-row" },
-        ["comfy", "curl", "python"].map((kind) => el("a", { class: "sm-button sm-quiet", href: server.url(`${path}/export?as=${kind}`), download: "" }, say(`export.${kind}`))))),
+      elsewhere(page, shown),
       el("p", { class: "sm-soft" }, say("made.in", { time: page.seconds(shown.run_seconds) }), shown.cached.length ? ` · ${say("made.reused")}` : ""),
       ...shown.warnings.map((text) => el("p", { class: "sm-soft" }, page.sentence(text))),
     ];
@@ -246,8 +245,9 @@ export function mount(element, page) {
     const open = await server.get("api/line?limit=20").catch(() => ({ jobs: [] }));
     const mine = open.jobs.find((one) => one.owner === page.user());
     if (watched) return;
-    if (mine) follow(mine.id);
-    else draw(null);
+    if (!mine) draw(null);
+    else if (page.view === "create") page.show("create", { job: mine.id, isKept: true });
+    else follow(mine.id);
   }
 }
 

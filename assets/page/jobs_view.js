@@ -21,6 +21,12 @@ export function posterOf(job, size) {
   return picture ? `${picture.url}&preview=webp;70&size=${size}` : null;
 }
 
+// For ComfyUI, a shell or a program.
+export function elsewhere({ el, say, server }, job) {
+  const link = (kind) => el("a", { class: "sm-button sm-quiet", href: server.url(`${pathOf(job)}/export?as=${kind}`), download: "" }, say(`export.${kind}`));
+  return el("details", {}, el("summary", {}, say("export.title")), el("div", { class: "sm-row" }, ["comfy", "curl", "python"].map(link)));
+}
+
 // How far it is
 
 // Which of its stages. Decoding belongs to what was made before, as far as that is known.

@@ -107,7 +107,13 @@ export function comparison(page, first, second, back) {
   // What was set otherwise; what only one of them has too.
   function table() {
     const [one, other] = details.map((told) => new Map(told.settings.map((each) => [each.place, each])));
-    const places = [...new Set([...one.keys(), ...other.keys()])].filter((place) => one.get(place)?.value !== other.get(place)?.value);
+    const said = new Set(); // one field of the form may stand for several inputs
+    const isNew = (place) => {
+      const { title, name } = one.get(place) ?? other.get(place);
+      const line = JSON.stringify([page.sayOf(title) || place, name, one.get(place)?.value, other.get(place)?.value]);
+      return !said.has(line) && said.add(line);
+    };
+    const places = [...new Set([...one.keys(), ...other.keys()])].filter((place) => one.get(place)?.value !== other.get(place)?.value && isNew(place));
     if (!places.length) return el("p", { class: "sm-soft" }, say("library.settings.same"));
     const row = (place) => {
       const { title, name, node } = one.get(place) ?? other.get(place);

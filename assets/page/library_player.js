@@ -1,6 +1,6 @@
 // One job, large: its film, what can be done with it, and everything that it was made with.
 
-import { extend, filmOf, isOpen, isShown, isVideo, pathOf, stillsOf, suffix, titleOf } from "./jobs_view.js";
+import { CHANGES, elsewhere, extend, filmOf, isOpen, isShown, isVideo, makeChanged, motionWord, open as openForm, pathOf, stillsOf, suffix, titleOf } from "./jobs_view.js";
 import { likeness, shownOf, stopped } from "./library_parts.js";
 
 const STAGES = ["waking", "loading", "still", "motion", "decoding", "encoding"];
@@ -10,6 +10,7 @@ export function player(page, hooks) {
   const checks = new Map(); // job id -> how its verification stands
   let job = null;
   let told = null; // its details
+  let form = null; // the form that it would be, where it can be opened
   let isUnfolded = localStorage.getItem("stillmotion.details") === "open";
   const media = el("div", { class: "sm-player-media" });
   const side = el("div", { class: "sm-player-side" });
@@ -18,7 +19,7 @@ export function player(page, hooks) {
 
   function open(shown) {
     stopped(media.firstElementChild);
-    [job, told] = [shown, null];
+    [job, told, form] = [shown, null, null];
     replace(media, shownOf(page, shown, { controls: true, autoplay: true }));
     redraw();
     element.focus({ preventScroll: true });
@@ -28,11 +29,16 @@ export function player(page, hooks) {
       told = found;
       redraw();
     }, page.fail);
+    openForm(page, shown).then((found) => {
+      if (job !== shown) return;
+      form = found;
+      redraw();
+    }, () => {}); // nobody misses the buttons of what cannot be opened
   }
 
   function close() {
     stopped(media.firstElementChild);
-    [job, told] = [null, null];
+    [job, told, form] = [null, null, null];
   }
 
   async function step(by) {
@@ -65,9 +71,17 @@ export function player(page, hooks) {
     hooks.remove([gone], true);
   }
 
-  async function again() {
+  const again = () => ask(() => server.send("POST", `${pathOf(job)}/duplicate`, { new_seeds: true }));
+
+  // The same with something changed, where it has such a thing.
+  function changes() {
+    const found = form && filmOf(job) ? ["more", "less", "keep"].map((name) => [name, CHANGES[name](form)]).filter(([, change]) => change) : [];
+    return found.map(([name, change]) => el("button", { class: "sm-button", "data-act": name, title: motionWord(page, form, change), on: { click: () => ask(() => makeChanged(page, job, form, change)) } }, say(`act.${name}`)));
+  }
+
+  async function ask(fn) {
     try {
-      const made = await server.send("POST", `${pathOf(job)}/duplicate`, { new_seeds: true });
+      const made = await fn();
       page.toast(say("library.again", { title: titleOf(page, made) }), { undo: () => page.openJob(made.id), undoText: say("library.follow") });
     } catch (error) {
       page.fail(error);
@@ -118,7 +132,7 @@ export function player(page, hooks) {
     replace(way, el("button", { class: "sm-button sm-quiet", "data-act": "close", on: { click: hooks.close } }, `← ${say("library.back")}`), el("span", { class: "sm-space" }),
       el("button", { class: "sm-button", "data-act": "before", "aria-label": say("library.before"), on: { click: () => step(-1) } }, "‹"),
       el("button", { class: "sm-button", "data-act": "after", "aria-label": say("library.after"), on: { click: () => step(1) } }, "›"));
-    replace(side, el("h2", { class: "sm-title" }, titleOf(page, job)), facts(), tags(), el("div", { class: "sm-row" }, actions()), check, el("div", { class: "sm-row sm-files" }, files()), unfolding());
+    replace(side, el("h2", { class: "sm-title" }, titleOf(page, job)), facts(), tags(), el("div", { class: "sm-row" }, actions()), check, el("div", { class: "sm-row sm-files" }, files()), job.status === "succeeded" ? elsewhere(page, job) : null, unfolding());
     drawCheck();
     if (focus) element.querySelector(`[data-act="${focus}"]`)?.focus();
   }
@@ -135,7 +149,7 @@ export function player(page, hooks) {
     const still = stillsOf(job)[0];
     const star = el("button", { class: "sm-button", "data-act": "favourite", "aria-pressed": String(job.is_favourite), on: { click: favourite } }, `${job.is_favourite ? "★" : "☆"} ${say("library.favourite")}`);
     return [
-      star, button("remake", () => page.remake(job.id)), button("again", again),
+      star, button("remake", () => page.remake(job.id)), button("again", again), ...changes(),
       film && isVideo(film) ? button("extend", () => extend(page, job, film).catch(page.fail)) : null,
       !film && still ? button("animate", () => page.animate(job.id, still)) : null,
       job.status === "succeeded" ? button("verify", verify) : null,
@@ -208,7 +222,7 @@ export function player(page, hooks) {
   }
 
   function made() {
-    const stage = ([name, time]) => `${STAGES.includes(name) ? say(`library.stage.${name}`) : name} ${page.seconds(time)}`;
+    const stage = ([name, time]) => `${STAGES.includes(name) ? say(`library.stage.${name}`) : name} ${time < 9.95 ? say("time.seconds", { count: Number(time.toFixed(1)) }) : page.seconds(time)}`;
     const rows = [
       [say("library.waited"), job.queued_seconds > 0.5 ? page.seconds(job.queued_seconds) : ""], [say("library.worked"), job.run_seconds ? page.seconds(job.run_seconds) : ""],
       [say("library.stages"), Object.entries(job.stage_seconds).map(stage).join(", ")], [say("library.device"), job.device],

@@ -148,4 +148,5 @@ def node_options() -> dict[str, int]:
 
 def use_token() -> None:
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, "RAY_USAGE_STATS_ENABLED": "0"}
-    os.environ |= {"RAY_raylet_start_wait_time_s": "600", "RAY_agent_register_timeout_ms": "600000"}  # for a machine that is busy
+    patience = {"RAY_raylet_start_wait_time_s": "600", "RAY_agent_register_timeout_ms": "600000", "RAY_health_check_timeout_ms": "60000"}
+    os.environ |= patience  # for a machine that is busy: Ray takes a node for dead that does not answer, and our process ends with it

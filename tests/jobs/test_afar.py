@@ -231,7 +231,7 @@ def test_a_cluster_of_its_own_has_a_token_that_only_its_owner_reads(data_dir: Pa
     job_id = store.submit(prepare(graph, all_nodes(data_dir, False), Folders(data_dir))[0]).id
     command = [sys.executable, str(ROOT / "app.py"), "work", "--until-empty", "--data-dir", str(data_dir), "--device", "cpu"]
     command += ["--executor", "ray", "--max-replicas", "1"]
-    slow = ("RAY_raylet_start_wait_time_s", "RAY_agent_register_timeout_ms")
+    slow = ("RAY_raylet_start_wait_time_s", "RAY_agent_register_timeout_ms", "RAY_health_check_timeout_ms")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") or name in slow}
     done = subprocess.run(command, env=clean, stderr=subprocess.PIPE, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr

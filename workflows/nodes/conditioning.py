@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
-from pipelines.parameters import MotionSettings, Number
+from pipelines.parameters import MotionSettings, Number, Prompt
 from pipelines.values import Conditioning, Latents, ModelSource, MotionConditioning, Pictures, TextSource, VaeSource, VisionSource
-from workflows.declare import Prompt, node
+from workflows.declare import node
 
 if TYPE_CHECKING:
     from pipelines.bench import Bench
