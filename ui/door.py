@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.comfy_context import Outside
@@ -27,17 +25,11 @@ _ROUTES = re.compile(
 _ADDRESS = re.compile(r"\s*https?:", re.IGNORECASE)
 
 
-def never(asked: Any) -> bool:
-    """An `is_outdated` for pages that are never drawn anew."""
-    return False
-
-
 class GradioDoor:
-    """Wraps an app in which Gradio is mounted at "/". `is_outdated(body)`: whether a form asks that has been drawn anew meanwhile. Nothing
-    is to be changed in it then; Gradio would fall over it."""
+    """Wraps an app in which Gradio is mounted at "/". What is asked of it stands in the scope, as `gradio.asked`."""
 
-    def __init__(self, app: ASGIApp, is_outdated: Callable[[Any], bool] = never) -> None:
-        self.app, self.is_outdated = app, is_outdated
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = path_below(scope)
@@ -47,10 +39,7 @@ class GradioDoor:
         try:
             _check_route(path.removeprefix(_PREFIX))
             if scope["method"] == "POST" and not path.startswith(f"{_PREFIX}upload"):
-                document, receive = await _checked(scope, receive)
-                if path.startswith(f"{_PREFIX}run/") and self.is_outdated(document):
-                    await JSONResponse({"data": [], "is_generating": False})(scope, receive, send)
-                    return
+                scope["gradio.asked"], receive = await _checked(scope, receive)
         except StillmotionError as error:
             await answer(error)(scope, receive, send)
             return

@@ -67,17 +67,20 @@ class Endpoints:
         self._blocks = blocks
 
     def add_routes(self, app: FastAPI) -> None:
-        app.add_middleware(GradioDoor, is_outdated=self._is_outdated)
+        app.add_middleware(GradioDoor)
         app.add_middleware(OwnHead)
         app.add_route("/gradio_api/cancel", self._cancel, methods=["POST"])
         app.add_route("/gradio_api/file=http{rest:path}", self._file, methods=["GET", "HEAD"])
 
-    def _is_outdated(self, asked: Any) -> bool:
-        """Whether it is of a form that has been drawn anew. Of a visit that is forgotten nobody knows: Gradio says so."""
-        session, index = (asked.get(name) for name in ("session_hash", "fn_index")) if isinstance(asked, dict) else (None, None)
-        if self._blocks is None or not isinstance(session, str) or not isinstance(index, int) or session not in self._blocks.state_holder:
-            return False
-        return index not in self._blocks.state_holder[session].blocks_config.fns
+    def outdated(self, request: Request, error: Exception) -> Response:
+        """The answer where Gradio has not found what it was asked for, in a form that has been drawn anew meanwhile: nothing changes.
+        Raises the error if it is about something else, or the visit itself is forgotten: then the page says that something is wrong."""
+        asked = request.scope.get("gradio.asked")
+        session = asked.get("session_hash") if isinstance(asked, dict) else None
+        is_missing = isinstance(session, str) and error.args == (asked.get("fn_index"),)
+        if not is_missing or self._blocks is None or not self._blocks.state_holder[session].state_data:
+            raise error
+        return JSONResponse({"data": [], "is_generating": False})
 
     def _endpoint(self, call: Call) -> Callable[..., Coroutine[Any, Any, Any]]:
         """A function with the signature that the template declares: what Gradio makes its documentation and its defaults of."""

@@ -75,6 +75,8 @@ def add_page(app: FastAPI, api: JobApi) -> None:
         app, make_page(api, endpoints), path="/", theme=THEME, head=_HEAD, run_history=False, enable_monitoring=False, footer_links=[],
         show_error=True, max_file_size="110mb",
     )  # fmt: skip
+    mounted = next(route.app for route in app.routes if isinstance(getattr(route, "app", None), gr.routes.App))
+    mounted.add_exception_handler(KeyError, endpoints.outdated)
 
 
 def make_page(api: JobApi, endpoints: Endpoints) -> gr.Blocks:

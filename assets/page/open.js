@@ -67,7 +67,7 @@ export function mount(form, page) {
     if (!box) return;
     const value = (name) => form.querySelector(`#sm-field-${name} input`)?.value;
     const shown = value("image");
-    const image = shown === say("form.none") ? "" : shown;
+    const image = /\.\w+(?: \[\w+\])?$/.test(shown ?? "") ? shown : ""; // what says "none" may do so in the other language still
     const [width, height] = [Number(value("width")) || 1, Number(value("height")) || 1];
     const key = `${image}|${width}|${height}`;
     if (box.dataset.key === key) return;

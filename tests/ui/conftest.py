@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -150,9 +151,11 @@ def visiting(browser: Browser, url: str) -> Iterator[Visit]:
         page.on("request", lambda request: leaves(request.url) and wrong.append(f"leaves the machine: {request.url}"))
 
     def is_wrong(message: ConsoleMessage) -> bool:
-        """Browsers log every refusal; those of what a person has asked for are shown on the page."""
+        """Browsers log every refusal; those of what a person has asked for are shown on the page. And Gradio logs what it has given up of
+        a form that was drawn anew."""
         is_refusal = "status of 4" in message.text and urlsplit(message.location["url"]).path in _ASKED
-        return message.type == "error" and not is_refusal
+        is_given_up = re.match("AbortError|Submit function encountered an error: Error: No endpoint matching", message.text)
+        return message.type == "error" and not (is_refusal or is_given_up)
 
     def leaves(url: str) -> bool:
         return urlsplit(url).scheme not in ("data", "blob") and urlsplit(url).netloc != own

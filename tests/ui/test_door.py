@@ -112,11 +112,3 @@ def test_a_path_under_which_a_proxy_shows_us_opens_nothing(root: str) -> None:
     assert client.post(f"{root}/gradio_api/run/predict", json={"data": [{"path": ADDRESS}]}).status_code == 403
     assert client.get("/gradio_api/deep_link").status_code == 404  # a proxy may have taken it away
     assert client.get(f"{root}/gradio_api/info").status_code == 200
-
-
-def test_a_form_that_was_drawn_anew_has_nothing_to_change() -> None:
-    client = TestClient(GradioDoor(gradio, is_outdated=lambda asked: asked["fn_index"] == 3))
-    for index, told in ((3, {"data": [], "is_generating": False}), (4, {"fn_index": 4})):
-        answer = client.post("/gradio_api/run/predict", json={"fn_index": index})
-        assert (answer.status_code, answer.json()) == (200, told)
-    assert client.post("/gradio_api/queue/join", json={"fn_index": 3}).json() == {"fn_index": 3}
