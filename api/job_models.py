@@ -30,6 +30,7 @@ class ProgressModel(BaseModel):
     step: int
     total: int
     seconds: float = Field(description="How long the job had been at work when this was told; waking and loading do not count.")
+    has_moved: bool = Field(False, description="The motion has begun: what is decoded or encoded now is the film.")
     preview: str | None = Field(description="Where a small picture of it as it is now can be had; null if there is none.")
 
 
@@ -59,7 +60,7 @@ class JobModel(BaseModel):
                 "queued_seconds": 2.1, "run_seconds": 0.0, "attempts": 1, "is_favourite": False, "is_cancel_requested": False,
                 "warnings": [], "outputs": [], "cached": [], "stage_seconds": {}, "device": "", "peak_bytes": 0, "error": None,
                 "place": None, "is_held": False, "remaining_seconds": 21.5, "webhook": None, "deliveries": [],
-                "progress": {"stage": "motion", "node": "13", "step": 4, "total": 20, "seconds": 9.3, "preview": None},
+                "progress": {"stage": "motion", "node": "13", "step": 4, "total": 20, "seconds": 9.3, "has_moved": True, "preview": None},
             }
         }
     )  # fmt: skip

@@ -51,7 +51,7 @@ def progress_document(snapshot: Snapshot | None, root: str = "") -> dict[str, An
     """How far a running job is; None if it does not run. `preview` is another address for each picture."""
     if snapshot is None or snapshot.status != "running":
         return None
-    names = ("stage", "node", "step", "total")
+    names = ("stage", "node", "step", "total", "has_moved")
     address = f"{root}/api/jobs/{quote(snapshot.job_id, safe='')}/preview.jpg?number={snapshot.previews}"
     seen = {"preview": address if snapshot.preview else None}
     return {name: getattr(snapshot, name) for name in names} | {"seconds": round(snapshot.seconds, 3)} | seen

@@ -54,6 +54,7 @@ class Snapshot:
     preview: bytes = b""  # the newest of so many
     previews: int = 0
     files: tuple[Output, ...] = ()  # those that it has written so far
+    has_moved: bool = False  # what is decoded and encoded from then on is the film
 
 
 class Board:
@@ -177,7 +178,8 @@ def _changes(event: JobEvent, before: Snapshot) -> dict[str, Any]:
             return {"node": data["node_id"]}
         case "progress":
             node = {"node": data["node_id"]} if data.get("node_id") else {}
-            return node | {name: data[name] for name in ("stage", "step", "total")}
+            has_moved = before.has_moved or data["stage"] == "motion"
+            return node | {"has_moved": has_moved} | {name: data[name] for name in ("stage", "step", "total")}
         case "preview":
             return {"preview": data["image"], "previews": before.previews + 1}
         case "output":

@@ -1,7 +1,7 @@
 // The result side of Create: one job from the queue to the playing film. It asks the server how the job stands; closing the tab changes nothing.
 
 import { showExamples } from "./examples.js";
-import { CHANGES, animateStills, elsewhere, extend, filmOf, isOpen, isShown, isVideo, leftWord, makeChanged, makeSmaller, motionWord, open, pathOf, place, placeWord, shareOf, stageOf, stageWord, stepsWord, stillsOf, suffix, titleOf } from "./jobs_view.js";
+import { CHANGES, animateStills, elsewhere, extend, filmOf, isOpen, isShown, isVideo, leftWord, makeChanged, makeSmaller, motionWord, open, pathOf, pictureUrl, place, placeWord, shareOf, stageOf, stageWord, stepsWord, stillsOf, suffix, titleOf } from "./jobs_view.js";
 import { patience } from "./patience.js";
 
 export { place };
@@ -13,6 +13,7 @@ export function mount(element, page) {
   let timer = null;
   let furthest = { stage: 0, share: 0 };
   let drawn = "";
+  let source = null; // the picture that it begins with, if it was given one
   let known = null; // of the job that is shown, once it has made something: the form that it would be
   const errors = patience(page);
   const media = el("div", { class: "sm-media" });
@@ -38,6 +39,7 @@ export function mount(element, page) {
       job = found;
       if (before?.id === id && isOpen(before) && !isOpen(job)) ended();
       draw(job);
+      learnSource(job);
     } catch (error) {
       if (watched !== id) return;
       if (error.status === 404) return gone();
@@ -59,6 +61,15 @@ export function mount(element, page) {
     const back = el("button", { class: "sm-button", "data-act": "back", on: { click: () => (page.show("create", { job: null }), begin()) } }, say("job.back"));
     replace(media, el("div", { class: "sm-film sm-blank sm-gone" }, el("p", { role: "alert" }, say("job.gone")), back));
     replace(under);
+  }
+
+  async function learnSource(shown) {
+    if (!isOpen(shown) || shown.stages[0] === "still" || source?.id === shown.id) return;
+    source = { id: shown.id, url: "" };
+    const opened = await open(page, shown).catch(() => null);
+    if (source.id !== shown.id || !opened?.values.image) return;
+    source.url = pictureUrl(page, opened.values.image);
+    if (watched === shown.id) draw(job);
   }
 
   // Which of its settings there are to be changed. Nobody misses the buttons of what cannot be opened.
@@ -93,7 +104,8 @@ export function mount(element, page) {
     const film = filmOf(shown);
     const stills = stillsOf(shown);
     const preview = shown.progress?.preview;
-    const key = film ? film.url : stills.length ? stills.map((one) => one.url).join() : preview ?? `${shown.id}:${shown.status}`;
+    const given = source?.id === shown.id ? source.url : "";
+    const key = film ? film.url : stills.length ? stills.map((one) => one.url).join() : preview ?? `${shown.id}:${shown.status}:${given || page.language()}`;
     if (media.dataset.key === key) return;
     media.dataset.key = key;
     if (film && isVideo(film)) {
@@ -105,6 +117,7 @@ export function mount(element, page) {
     else if (stills.length > 1) replace(media, choose(shown, stills));
     else if (stills.length) replace(media, el("img", { src: stills[0].url, class: "sm-film", alt: titleOf(page, shown) }));
     else if (preview) showPreview(preview);
+    else if (given && shown.status !== "failed") replace(media, el("img", { src: given, class: "sm-film", alt: titleOf(page, shown) }));
     else replace(media, el("div", { class: "sm-film sm-blank" }, shown.status === "failed" ? "" : el("span", {}, say(`status.${shown.status}`))));
   }
 

@@ -15,6 +15,14 @@ export const stillsOf = (job) => job.outputs.filter((one) => isShown(one) && suf
 export const filmOf = (job) => job.outputs.find((one) => isShown(one) && isVideo(one)) ?? job.outputs.find((one) => isShown(one) && ["webp", "gif"].includes(suffix(one)));
 export const place = (output) => `${output.subfolder ? `${output.subfolder}/` : ""}${output.filename} [${output.type}]`;
 
+// Of a picture as forms name it, "folder/name [output]"; "" of none.
+export function pictureUrl({ server }, image) {
+  const [, name, type = "input"] = /^(.*?\.\w+)(?: \[(\w+)\])?$/.exec(image ?? "") ?? [];
+  if (!name) return ""; // what says "none" does so in some language
+  const cut = name.lastIndexOf("/");
+  return server.url(`view?${new URLSearchParams({ filename: name.slice(cut + 1), subfolder: name.slice(0, Math.max(0, cut)), type })}`);
+}
+
 // The still, or else the film's first frame; small, and known again by its ETag. A film without either has none.
 export function posterOf(job, size) {
   const picture = stillsOf(job)[0] ?? job.outputs.find((one) => suffix(one) === "png") ?? job.outputs.find((one) => isShown(one) && suffix(one) === "webp");
@@ -29,12 +37,12 @@ export function elsewhere({ el, say, server }, job) {
 
 // How far it is
 
-// Which of its stages. Decoding belongs to what was made before, as far as that is known.
+// Which of its stages. Decoding and encoding belong to what was made before.
 export function stageOf(job, furthest = 0) {
   const now = job.progress;
   if (!now) return furthest;
   const { stages } = job;
-  const isPastStill = stages[0] !== "still" || (stages.includes("motion") ? furthest > 0 || stillsOf(job).length > 0 : now.stage === "encoding");
+  const isPastStill = stages[0] !== "still" || (stages.includes("motion") ? now.has_moved : now.stage === "encoding");
   const name = now.stage === "motion" ? "motion" : ["decoding", "encoding"].includes(now.stage) && isPastStill ? "file" : stages[0];
   return Math.max(furthest, stages.indexOf(name));
 }

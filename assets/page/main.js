@@ -64,6 +64,7 @@ function wayBack(draft) {
 // To the form, which lives in Gradio.
 function tell(name, data) {
   const detail = { name, data, draft: sessionStorage.getItem(DRAFT) ?? "", folds: folds() };
+  if (name !== "language") document.querySelectorAll("#sm-toasts > .sm-bad").forEach((one) => one.remove()); // of what was tried before
   document.getElementById("sm-bridge").dispatchEvent(new CustomEvent("stillmotion", { detail, bubbles: true }));
   if (name !== "language") show("create");
 }

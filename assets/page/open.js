@@ -1,5 +1,7 @@
 // Files into the form: a picture to move, or the settings of any film, still or workflow; chosen, or dropped anywhere on the page.
 
+import { pictureUrl } from "./jobs_view.js";
+
 const MOVES = /\.(png|jpe?g|webp|bmp|gif)$/i;
 
 export function mount(form, page) {
@@ -25,12 +27,14 @@ export function mount(form, page) {
       replace(place, chooser(say("open.file"), ".json,.png,.webp,.mp4,.jpg,.jpeg", open), reset);
     }
     const field = form.querySelector("#sm-field-image");
+    if (!field) form.querySelectorAll(".sm-picture").forEach((box) => box.remove()); // Gradio takes away what it has drawn, and not ours
     if (field && field.previousElementSibling?.dataset.language !== page.language()) {
       if (field.previousElementSibling?.classList.contains("sm-picture")) field.previousElementSibling.remove();
       const box = el("div", { class: "sm-picture", "data-language": page.language() }, el("div", { class: "sm-crop" }), chooser(say("open.picture"), "image/*", picture));
       field.before(box);
-      showCrop();
+      setTimeout(showCrop, 300); // Gradio puts the value in a moment later
     }
+    showCrop();
   }
 
   function chooser(text, accept, fn) {
@@ -66,17 +70,13 @@ export function mount(form, page) {
     const box = form.querySelector(".sm-crop");
     if (!box) return;
     const value = (name) => form.querySelector(`#sm-field-${name} input`)?.value;
-    const shown = value("image");
-    const image = /\.\w+(?: \[\w+\])?$/.test(shown ?? "") ? shown : ""; // what says "none" may do so in the other language still
     const [width, height] = [Number(value("width")) || 1, Number(value("height")) || 1];
-    const key = `${image}|${width}|${height}`;
+    const url = pictureUrl(page, value("image"));
+    const key = `${url}|${width}|${height}`;
     if (box.dataset.key === key) return;
     box.dataset.key = key;
-    const [, name, type = "input"] = /^(.*?)(?: \[(\w+)\])?$/.exec(image ?? "") ?? [];
-    const cut = (name ?? "").lastIndexOf("/");
-    const query = new URLSearchParams({ filename: name.slice(cut + 1), subfolder: name.slice(0, Math.max(0, cut)), type });
-    replace(box, name ? el("img", { src: server.url(`view?${query}`), alt: say("open.crop"), style: `aspect-ratio:${width}/${height}` }) : null,
-      name ? el("small", {}, say("open.crop")) : null);
+    replace(box, url ? el("img", { src: url, alt: say("open.crop"), style: `aspect-ratio:${width}/${height}` }) : null,
+      url ? el("small", {}, say("open.crop")) : null);
   }
 }
 

@@ -39,7 +39,7 @@ def test_progress_is_of_running_jobs() -> None:
     assert progress_document(None) is None
     assert progress_document(Snapshot("a", 1, status="succeeded")) is None
     assert progress_document(Snapshot("a", 1, stage="still", node="3", step=1, total=2, seconds=1.23456)) == {
-        "stage": "still", "node": "3", "step": 1, "total": 2, "seconds": 1.235, "preview": None,
+        "stage": "still", "node": "3", "step": 1, "total": 2, "seconds": 1.235, "has_moved": False, "preview": None,
     }  # fmt: skip
 
 

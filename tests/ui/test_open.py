@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def test_a_foreign_workflow_becomes_a_form_that_says_what_is_missing_and_runs_wh
 def test_a_picture_becomes_the_one_to_move_and_what_of_it_is_shown(visit: Visit, tmp_path: Path) -> None:
     path = tmp_path / "own.png"
     Image.new("RGB", (300, 100), (200, 30, 30)).save(path)
-    page = visit(values=SMALL)
+    page = visit(values=SMALL | {"motion_steps": 400})
     drop(page, path)
     expect(page.locator("#sm-template input")).to_have_value("Still to film")
     crop = page.locator(".sm-crop img")
@@ -90,7 +91,19 @@ def test_a_picture_becomes_the_one_to_move_and_what_of_it_is_shown(visit: Visit,
     box = crop.bounding_box()
     assert box["width"] == pytest.approx(box["height"], rel=0.02)  # the film is square: its middle
     page.click("#sm-make")
+    expect(page.locator("#sm-job img.sm-film:not(.sm-preview)")).to_have_attribute("src", re.compile(r"filename=own\.png"))  # what is known of it
+    assert page.locator(".sm-steps li").all_inner_texts()[-1:] == ["file"]
+    assert page.locator(".sm-steps li").count() == 2  # no still is made
+    page.click("[data-act=cancel]")
+    expect(page.locator("#sm-job [data-act=retry]")).to_be_visible()
+    page.click(".sm-fold > button:has-text('Motion')")
+    page.fill("#sm-field-motion_steps input", "2")
+    page.click("#sm-make")
     expect(page.locator("#sm-job video.sm-film")).to_be_visible()
+    page.click("#sm-template input")
+    page.get_by_role("option", name="Extend a film").click()
+    expect(page.locator("#sm-field-film")).to_be_visible()
+    expect(page.locator(".sm-picture")).to_have_count(0)  # it would be that of another form
 
 
 def test_what_is_no_settings_and_no_picture_is_said(visit: Visit, tmp_path: Path) -> None:
