@@ -91,7 +91,8 @@ def test_a_picture_becomes_the_one_to_move_and_what_of_it_is_shown(visit: Visit,
     box = crop.bounding_box()
     assert box["width"] == pytest.approx(box["height"], rel=0.02)  # the film is square: its middle
     page.click("#sm-make")
-    expect(page.locator("#sm-job img.sm-film:not(.sm-preview)")).to_have_attribute("src", re.compile(r"filename=own\.png"))  # what is known of it
+    given = page.locator("#sm-job img.sm-film:not(.sm-preview)")  # until there is more
+    expect(given).to_have_attribute("src", re.compile(r"filename=own\.png"))
     assert page.locator(".sm-steps li").all_inner_texts()[-1:] == ["file"]
     assert page.locator(".sm-steps li").count() == 2  # no still is made
     page.click("[data-act=cancel]")
