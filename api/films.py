@@ -48,7 +48,7 @@ def misfits(template: Template, given: Mapping[str, Any], catalog: Catalog) -> d
     found = {name: _misfit(_type_of(template, name, catalog), value) for name, value in given.items() if name in template.fields()}
     for name in (name for name, one in template.fields().items() if one.replaces == "loras" and given.get(name)):
         try:
-            parse_loras(given[name], name)
+            parse_loras(given[name], "This")
         except InputError as error:
             found[name] = error.message
     return {name: text for name, text in found.items() if text}

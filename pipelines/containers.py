@@ -45,7 +45,7 @@ def kind_of(file: BinaryIO) -> str:
         return "webm"
     if Path(file.name).suffix.lower() == ".json":
         return "json"
-    raise ValueError("is not a PNG, WEBP, GIF, MP4, WEBM or JSON file")
+    raise ValueError("is not a PNG, WEBP, GIF, MP4, WEBM or JSON file, whatever it is called")
 
 
 def png_texts(file: BinaryIO) -> Iterator[tuple[str, str]]:

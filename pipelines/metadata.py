@@ -146,7 +146,7 @@ def settings_in(path: Path) -> dict[str, object]:
     except OSError as error:
         raise UnreadableFileError(f"{path.name} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
-        raise UnreadableFileError(f"{path.name} {error}.", f"Choose a sound {_KINDS}.") from error
+        raise UnreadableFileError(f"{path.name} {error}.", "It may be damaged; choose another one.") from error
     except (struct.error, zlib.error, IndexError, RecursionError) as error:
         raise UnreadableFileError(f"{path.name} {DAMAGED}.", "Choose another copy of it.") from error
 

@@ -205,7 +205,8 @@ export function mount(element, page) {
   }
 
   // By its address, which may be of a film that no page has shown yet.
-  const find = async (id) => known.get(id) ?? (await server.get(pathOf({ id })).catch((error) => (page.fail(error), null)));
+  const find = async (id) => known.get(id) ?? (await server.get(pathOf({ id })).catch(missed));
+  const missed = (error) => (error.status === 404 ? page.toast(say("library.gone"), { isBad: true }) : page.fail(error), null);
 
   async function openTwo(...ids) {
     if (compared?.key === ids.join("/")) return;
