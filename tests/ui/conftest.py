@@ -129,6 +129,11 @@ def browser() -> Iterator[Browser]:
 Visit = Callable[..., Page]
 
 
+def count_jobs(page: Page) -> int:
+    """All that were ever asked for."""
+    return sum(page.request.get("api/jobs").json()["counts"].values())
+
+
 @pytest.fixture
 def visit(browser: Browser, served: Served | House) -> Iterator[Visit]:
     """What `visiting` gives, on this file's server."""

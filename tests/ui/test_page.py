@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.ui.conftest import LONG, PHONE, SMALL, Served, Visit
+from tests.ui.conftest import LONG, PHONE, SMALL, Served, Visit, count_jobs
 
 pytestmark = pytest.mark.demo
 
@@ -163,14 +163,14 @@ def test_a_form_that_was_filled_goes_back_to_what_the_template_has(visit: Visit)
 @pytest.mark.parametrize(("locale", "says"), [("en-US", "Say what the film shows."), ("zh-CN", "请写下视频要展示的内容。")])
 def test_an_empty_prompt_is_not_queued_and_said_at_its_field(visit: Visit, locale: str, says: str) -> None:
     page = visit(values=SMALL, locale=locale)
-    before = page.request.get("api/jobs").json()["counts"]
+    before = count_jobs(page)
     field = page.locator("#sm-field-prompt textarea")
     field.fill("  ")
     page.click("#sm-make")
     expect(page.locator("#sm-field-prompt .sm-lacks")).to_have_text(says)
     expect(field).to_be_focused()
     expect(field).to_have_attribute("aria-invalid", "true")
-    assert page.request.get("api/jobs").json()["counts"] == before
+    assert count_jobs(page) == before
     field.fill("A boat")
     expect(page.locator("#sm-field-prompt .sm-lacks")).to_have_count(0)
     page.click("#sm-make")
@@ -226,14 +226,14 @@ def test_the_usual_size_is_named_only_if_it_is_the_one(visit: Visit) -> None:
 @pytest.mark.parametrize("device", [{}, {"viewport": PHONE, "is_mobile": True, "has_touch": True}], ids=["desk", "phone"])
 def test_what_is_wrong_is_said_where_it_is_before_anything_begins(visit: Visit, device: dict) -> None:
     page = visit(values=SMALL | {"seed": "seven"}, **device)
-    before = page.request.get("api/jobs").json()["counts"]
+    before = count_jobs(page)
     page.click("#sm-make")
     field = page.locator("#sm-field-seed")  # it stands in a group that was folded
     expect(field.locator("input, textarea")).to_be_focused()
     expect(field.locator(".sm-lacks")).to_contain_text("'seven' is no whole number")
     expect(field.locator(".sm-lacks")).to_be_in_viewport(ratio=1)
     expect(page.locator(".sm-toast")).to_have_count(0)  # it would cover a part of the form
-    assert page.request.get("api/jobs").json()["counts"] == before
+    assert count_jobs(page) == before
     field.locator("input, textarea").fill("7")
     expect(field.locator(".sm-lacks")).to_have_count(0)
 
