@@ -113,9 +113,18 @@ function show(view, { job, film = "", other = "", isNew = false, count = 1, isKe
   viewListeners.forEach((fn) => fn(page.view, { job, film, other, isNew, count }));
 }
 
+// What somebody has typed may be no such code: then it is what it says.
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 // What an address shows.
 function placeIn(address) {
-  const [view, film = "", other = ""] = address.hash.slice(1).split("/").map(decodeURIComponent);
+  const [view, film = "", other = ""] = address.hash.slice(1).split("/").map(decoded);
   return { view: VIEWS.includes(view) ? view : "create", film, other, job: address.searchParams.get("job") };
 }
 

@@ -29,7 +29,7 @@ SMALL = {"width": 64, "height": 64, "frames": 3, "steps": 2, "motion_steps": 2} 
 LONG = SMALL | {"steps": 400}  # time enough to look at it while it runs
 PATIENCE = 180_000  # milliseconds: a busy machine takes its time, and who waits for what comes soon loses none
 expect.set_options(timeout=PATIENCE)
-_ASKED = ("/api/open", "/api/films", "/api/films/batch", "/api/jobs/nonsense")
+_ASKED = ("/api/open", "/api/films", "/api/films/batch", "/api/jobs/nonsense", "/api/jobs/50%25")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
