@@ -1,7 +1,7 @@
 // The result side of Create: one job from the queue to the playing film. It asks the server how the job stands; closing the tab changes nothing.
 
 import { showExamples } from "./examples.js";
-import { CHANGES, animateStills, elsewhere, extend, filmOf, isOpen, isShown, isVideo, leftWord, makeChanged, makeSmaller, motionWord, open, pathOf, pictureUrl, place, placeWord, shareOf, stageOf, stageWord, stepsWord, stillsOf, suffix, titleOf } from "./jobs_view.js";
+import { animateStills, changesOf, elsewhere, extend, filmOf, isOpen, isShown, isVideo, leftWord, makeChanged, makeSmaller, motionWord, open, pathOf, pictureUrl, place, placeWord, shareOf, stageOf, stageWord, stepsWord, stillsOf, suffix, titleOf } from "./jobs_view.js";
 import { patience } from "./patience.js";
 
 export { place };
@@ -205,8 +205,7 @@ export function mount(element, page) {
   // The same film with something changed, where it has such a thing: what stays the same is taken from what is known.
   function changes(shown, button) {
     if (known?.id !== shown.id) return [];
-    const found = ["more", "less", "keep"].map((name) => [name, CHANGES[name](known.opened)]).filter(([, change]) => change);
-    return found.map(([name, change]) => button(name, async () => opened(await makeChanged(page, shown, known.opened, change)), "", motionWord(page, known.opened, change)));
+    return changesOf(known.opened).map(([name, change]) => button(name, async () => opened(await makeChanged(page, shown, known.opened, change)), "", motionWord(page, known.opened, change)));
   }
 
   const opened = (made) => made && page.show("create", { job: made.id, isNew: true });

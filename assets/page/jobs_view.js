@@ -81,7 +81,7 @@ const fields = (opened, ...names) => Object.entries(opened.values).filter(([name
 const lowered = (found, least, fit) => found.map(([name, value]) => [name, Math.max(least, fit(Number(value)))]).filter(([name, value], index) => value < Number(found[index][1]));
 
 // Each tells what changes of what was opened; null if the job has nothing of the kind.
-export const CHANGES = {
+const CHANGES = {
   more: (opened) => motion(opened, 1.6),
   less: (opened) => motion(opened, 0.6),
   keep: (opened) => ("motion_seed" in opened.values ? { motion_seed: "random" } : null),
@@ -91,6 +91,9 @@ export const CHANGES = {
     ...lowered(fields(opened, "width", "height", "still_width", "still_height"), 64, (side) => Math.round((side * 0.7) / 64) * 64),
   ]),
 };
+
+// Those of a film that there are, with their names.
+export const changesOf = (opened) => ["more", "less", "keep"].map((name) => [name, CHANGES[name](opened)]).filter(([, change]) => change);
 
 const some = (changes) => (changes.length ? Object.fromEntries(changes) : null);
 const motion = (opened, factor) => some(fields(opened, "motion_bucket_id").map(([name, value]) => [name, Math.round(Math.max(1, Math.min(255, value * factor)))]));

@@ -1,6 +1,6 @@
 // One job, large: its film, what can be done with it, and everything that it was made with.
 
-import { CHANGES, elsewhere, extend, filmOf, isOpen, isShown, isVideo, makeChanged, motionWord, open as openForm, pathOf, stillsOf, suffix, titleOf } from "./jobs_view.js";
+import { changesOf, elsewhere, extend, filmOf, isOpen, isShown, isVideo, makeChanged, motionWord, open as openForm, pathOf, stillsOf, suffix, titleOf } from "./jobs_view.js";
 import { likeness, shownOf, stopped } from "./library_parts.js";
 
 const STAGES = ["waking", "loading", "still", "motion", "decoding", "encoding"];
@@ -75,8 +75,7 @@ export function player(page, hooks) {
 
   // The same with something changed, where it has such a thing.
   function changes() {
-    const found = form && filmOf(job) ? ["more", "less", "keep"].map((name) => [name, CHANGES[name](form)]).filter(([, change]) => change) : [];
-    return found.map(([name, change]) => el("button", { class: "sm-button", "data-act": name, title: motionWord(page, form, change), on: { click: () => ask(() => makeChanged(page, job, form, change)) } }, say(`act.${name}`)));
+    return (form && filmOf(job) ? changesOf(form) : []).map(([name, change]) => el("button", { class: "sm-button", "data-act": name, title: motionWord(page, form, change), on: { click: () => ask(() => makeChanged(page, job, form, change)) } }, say(`act.${name}`)));
   }
 
   async function ask(fn) {
