@@ -126,6 +126,7 @@ def tiny() -> dict[str, dict[str, nn.Module]]:
         for model in models[family].values():
             for parameter in model.parameters():
                 nn.init.normal_(parameter, std=0.2)
+            model.requires_grad_(False)  # as they are loaded: what may be trained is multiplied in another way, and rounded in another
     temporal = models["svd"].pop("vae_temporal")
     return models | {"svd_temporal": models["svd"] | {"vae": temporal}}
 

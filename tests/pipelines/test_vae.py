@@ -41,7 +41,7 @@ def vae() -> AutoencoderKL:
     model = AutoencoderKL(**CONFIG).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    return model
+    return model.requires_grad_(False)  # as it is loaded: what may be trained is multiplied in another way, and rounded in another
 
 
 def as_of_2022(state: dict[str, Tensor]) -> dict[str, Tensor]:
