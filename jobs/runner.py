@@ -33,8 +33,13 @@ log = logging.getLogger(__name__)
 Report = Callable[[str, dict[str, Any]], None]
 
 
+def nobody() -> None:
+    """No job that is known to come."""
+
+
 class Runner:
-    """The executor of this process: one job at a time. `make_engine` is called at the first one, since it loads PyTorch.
+    """The executor of this process: one job at a time. `make_engine` is called at the first one, since it loads PyTorch. `upcoming` tells,
+    in any thread, which job comes next; it is prepared while one is decoded and written.
 
     What the service knows of any executor, of `Afar` for several machines and of `Lent` for a GPU that is lent too: it is a `Run` for
     `Worker`; how many jobs it does at once, `hands`; `start` and whether it `is_started`; `close`, `release`, `device`, `cache_counts`;
@@ -43,8 +48,10 @@ class Runner:
 
     hands, is_started, reads_here = 1, True, True
 
-    def __init__(self, data_dir: Path, catalog: Catalog, make_engine: Callable[[], Engine]) -> None:
-        self.data_dir, self.catalog, self._make_engine = data_dir.absolute(), catalog, make_engine
+    def __init__(
+        self, data_dir: Path, catalog: Catalog, make_engine: Callable[[], Engine], upcoming: Callable[[], Job | None] = nobody
+    ) -> None:
+        self.data_dir, self.catalog, self._make_engine, self.upcoming = data_dir.absolute(), catalog, make_engine, upcoming
 
     @cached_property
     def engine(self) -> Engine:
@@ -55,6 +62,8 @@ class Runner:
 
     def close(self) -> None:
         """After the last one."""
+        if "engine" in self.__dict__:
+            self.engine.ahead.stop()
 
     def release(self) -> None:
         """Give the memory back that loaded models and kept results take."""
@@ -94,10 +103,18 @@ class Runner:
         run = self.engine.execute(
             workflow, folders, extra=extra if isinstance(extra, Mapping) else {}, tell=_Teller(report, folders), is_canceled=is_canceled,
             journal=_Account(journal), keeps_metadata=not job.extra.get(WITHOUT_METADATA), is_fresh=VERIFIES in job.extra,
-            shows_previews=True,
+            shows_previews=True, following=self._following,
         )  # fmt: skip
         run.seconds["loading"] = round(run.seconds.get("loading", 0.0) + seconds, 3)
         return outcome_of(run, advice(workflow, folders), folders)
+
+    def _following(self) -> tuple[Workflow, Folders] | None:
+        """Raises WorkflowError, StorageError."""
+        job = self.upcoming()
+        if job is None:
+            return None
+        folders = Folders(self.data_dir, job.owner)
+        return Workflow.parse(job.workflow, self.catalog, folders, job.targets), folders
 
     def _prepare(self, report: Report) -> float:
         """The first job waits for PyTorch, and is told so; gives the seconds that it took. Raises InputError, UnknownNameError for a device

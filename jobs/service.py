@@ -66,7 +66,7 @@ class Service:
         self.settings, self.work, self.catalog, self.ends_when_empty = store, work, catalog, ends_when_empty
         self.board = Board()
         self.store = open_store(store, self.board)
-        self.runner = executor or Runner(store.data_dir, catalog, self._make_engine)
+        self.runner = executor or Runner(store.data_dir, catalog, self._make_engine, self._upcoming)
         self._run_one = run or self.runner
         hooks = {"on_idle": self._idle, "on_pause": self.runner.release}
         one_or_more = Worker if self.runner.hands == 1 else partial(Crew, hands=self.runner.hands)
@@ -162,11 +162,15 @@ class Service:
         """In the worker's thread: it loads PyTorch."""
         return make_engine(self.work.machine, self.settings.data_dir / "cache", self.work.cache_bytes)
 
+    def _upcoming(self) -> Job | None:
+        """Which is done next, as things are. Raises StorageError."""
+        places = self.store.positions()
+        return self.store.get(min(places, key=places.__getitem__)) if places else None
+
     def _look_ahead(self, job: Job) -> None:
         """While this one is done, the system may read the models of the next, if they are others."""
         try:
-            places = self.store.positions()
-            following = self.store.get(min(places, key=places.__getitem__)) if places else job
+            following = self._upcoming() or job
             names = set(models_of(following.workflow)) - set(models_of(job.workflow))
             known = list_checkpoints(self.settings.data_dir / "models") if names else {}
         except (StillmotionError, OSError) as error:  # it is a courtesy: no job fails for it

@@ -90,7 +90,7 @@ class Bench:
         return Pictures(np.concatenate([first.pixels, second.pixels]), first.draw)
 
     def encode_prompt(self, clip: TextSource, text: str) -> Conditioning:
-        encoders: TextEncoders = self._models(dataclasses.replace(clip, last_layer=None))
+        encoders: TextEncoders = self._models(clip)
         return encode_prompt(encoders, text, self.relief, last_layer=clip.last_layer)
 
     def condition_motion(self, vision: VisionSource, vae: VaeSource, still: Pictures, settings: MotionSettings) -> MotionConditioning:
@@ -114,7 +114,7 @@ class Bench:
                 hint = "Connect the model and the conditioning of the same stage."
                 raise InputError(f"{model.path.name} has to be told of {given}, and is told of something else.", hint)
         colours = self._colours(VaeSource(model.path, model.kind)) if self.window else None
-        loaded: Denoiser = self._models(ModelSource(model.path, model.kind, model.loras))
+        loaded: Denoiser = self._models(model)
         models = dataclasses.replace(loaded, every=model.every)
         look = unseen if colours is None else Previews(colours, models.scale, self.window.show)
         _check_told(model.path.name, models, positive, negative)
@@ -157,6 +157,10 @@ class Bench:
         pixels = torch.from_numpy(pictures.pixels).permute(0, 3, 1, 2)
         return Pictures(scaled(crop_to_aspect(pixels, width, height) if is_cropped else pixels, width, height, method), pictures.draw)
 
+    def load(self, source: Source) -> None:
+        """So that its models are there when they are wanted. Raises CheckpointError, MemoryExhaustedError, Canceled."""
+        self._models(source)
+
     def writing(self, work: Callable[[], T]) -> T:
         """Work that only needs memory of the host, for the files."""
         self.relief.spare = self.shelf.drop_others
@@ -171,6 +175,7 @@ class Bench:
         return self.window.known[key]
 
     def _models(self, source: Source) -> Any:
+        source = _weights_of(source)
 
         def load(plan: Plan) -> Any:
             key = (source, self._stamps(source), self.placement, plan.residence)
@@ -185,6 +190,13 @@ class Bench:
     def _stamps(source: Source) -> tuple[Any, ...]:
         """They change when a file is replaced."""
         return (file_key(source.path), *(file_key(path) for path, _ in getattr(source, "loras", ())))
+
+
+def _weights_of(source: Source) -> Source:
+    """Of the same weights, however they are used."""
+    if isinstance(source, ModelSource):
+        return ModelSource(source.path, source.kind, source.loras)
+    return dataclasses.replace(source, last_layer=None) if isinstance(source, TextSource) else source
 
 
 def _check_told(name: str, models: Denoiser, *told: Conditioning | MotionConditioning) -> None:

@@ -269,6 +269,11 @@ def free_bytes(device: torch.device) -> int | None:
     return _free_host_bytes()
 
 
+def taken_bytes(device: torch.device) -> int:
+    """What this process has taken of it, of whatever kind, and could give back; 0 where it is not told apart from the rest."""
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+
+
 def budget_bytes(device: torch.device, limit_gib: float = 0) -> int:
     """What models may take while others work: half of what is free, or of the limit if that is less; a little where nobody knows."""
     free = free_bytes(device)

@@ -167,7 +167,7 @@ class Relief:
     on. `notes` tell what happened, a line each.
 
     `spare()` frees what belongs to no part of this job, and says whether there was any. `models()` are those that this job has loaded.
-    `advice(phase, plan)` says what would fit."""
+    `advice(phase, plan)` says what would fit; `demand` is what the job was thought to ask."""
 
     def __init__(
         self,
@@ -176,11 +176,12 @@ class Relief:
         spare: Callable[[], bool] = lambda: False,
         models: Callable[[], Iterable[nn.Module]] = tuple,
         advice: Callable[[str, Plan], str] = lambda phase, plan: "Use a smaller size or fewer frames.",
+        demand: Demand | None = None,
     ) -> None:
         self.plan, self.device, self.notes = plan, torch.device(device), []
         self.has_streamed = False  # a model that came whole, and from now on comes layer by layer
         self.has_seams = False  # something was cut so that it is not what it would be whole; whoever asks sets it back
-        self.spare, self._models, self._advice = spare, models, advice
+        self.spare, self._models, self._advice, self._demand = spare, models, advice, demand
         self._cuts: dict[str, Plan] = {}
 
     def __call__(
@@ -212,6 +213,10 @@ class Relief:
     def cut(self, phase: str) -> Plan:
         """The plan of this phase by now."""
         return self._cuts.get(phase, self.plan)
+
+    def needs(self, phase: str) -> int:
+        """Bytes that this phase should need for its work, as it is cut by now; 0 where nobody knows."""
+        return self._demand.activations(self.cut(phase))[phase] if self._demand else 0
 
     @contextmanager
     def bring(self, phase: str, *modules: nn.Module) -> Iterator[None]:

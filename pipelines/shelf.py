@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
@@ -13,41 +14,90 @@ T = TypeVar("T")
 
 
 class Shelf:
-    """What was loaded stays until `budget_bytes` are exceeded; then what was used longest ago goes. The newest always stays."""
+    """What was loaded stays until `budget_bytes` are exceeded; then what was used longest ago goes. The newest always stays.
+
+    One thread does the jobs and takes. Another may `prepare` models for the job after this one."""
 
     def __init__(self, budget_bytes: int = 0) -> None:
         self.budget_bytes = budget_bytes
         self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._wanted: set[Hashable] = set()  # by this job, and by the one after it
+        self._drops = 0
+        self._lock = threading.RLock()
+
+    def begin_job(self) -> None:
+        """What was taken until now belongs to jobs that are over."""
+        with self._lock:
+            self._wanted.clear()
 
     def take(self, key: Hashable, load: Callable[[], T]) -> T:
         """What is kept under the key, or else what `load` gives."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key][0]
-        self._shrink(0)
+        with self._lock:
+            if key in self._kept:
+                return self._again(key)
+            self._shrink(0)
+        return self._keep(key, load())
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
+
+    def prepare(self, key: Hashable, size: int, load: Callable[[], T]) -> T | None:
+        """The same for the next job, beside this one: None if both together have no room for these models of `size` bytes, or if memory
+        was given back meanwhile. What neither wants goes for it."""
+        with self._lock:
+            if key in self._kept:
+                return self._again(key)
+            wanted = size + sum(bytes_ for kept, (_, bytes_) in self._kept.items() if kept in self._wanted)
+            if wanted > self.budget_bytes:
+                return None
+            for other in [kept for kept in self._kept if kept not in self._wanted]:
+                if self.bytes + size > self.budget_bytes:
+                    del self._kept[other]
+            drops = self._drops
         models = load()
-        self._kept[key] = models, bytes_of(models)
-        self._shrink(1)
-        return models
+        with self._lock:
+            return self._keep(key, models) if drops == self._drops else None
+
+    @property
+    def drops(self) -> int:
+        """How often memory was wanted back."""
+        return self._drops
 
     def drop_others(self, key: Hashable = None) -> bool:
         """Let go of everything else, or of all. False if there was nothing."""
-        others = [kept for kept in self._kept if kept != key]
-        for kept in others:
-            del self._kept[kept]
+        with self._lock:
+            self._drops += 1
+            others = [kept for kept in self._kept if kept != key]
+            for kept in others:
+                del self._kept[kept]
         return bool(others)
 
     def modules(self) -> list[nn.Module]:
-        return [module for models, _ in self._kept.values() for module in modules_of(models)]
+        with self._lock:
+            return [module for models, _ in self._kept.values() for module in modules_of(models)]
 
     @property
     def bytes(self) -> int:
-        return sum(size for _, size in self._kept.values())
+        with self._lock:
+            return sum(size for _, size in self._kept.values())
 
     def bytes_on(self, device: torch.device) -> int:
         """Of what is kept, that is on this kind of device."""
-        kept = [models for models, _ in self._kept.values() if device_of(models) == device.type]
+        with self._lock:
+            kept = [models for models, _ in self._kept.values() if device_of(models) == device.type]
         return sum(bytes_of(models) for models in kept)
+
+    def _again(self, key: Hashable) -> Any:
+        self._wanted.add(key)
+        self._kept.move_to_end(key)
+        return self._kept[key][0]
+
+    def _keep(self, key: Hashable, models: T) -> T:
+        with self._lock:
+            self._wanted.add(key)
+            self._kept[key] = models, bytes_of(models)
+            self._shrink(1)
+        return models
 
     def _shrink(self, least: int) -> None:
         while len(self._kept) > least and self.bytes > self.budget_bytes:

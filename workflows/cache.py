@@ -34,12 +34,16 @@ Values = tuple[Any, ...]
 
 
 class Cache:
-    """`folder`: where on the disk; None is nowhere. Budgets of 0 keep nothing. One thread uses it."""
+    """`folder`: where on the disk; None is nowhere. Budgets of 0 keep nothing. One thread uses it; any may ask what is in it."""
 
     def __init__(self, folder: Path | None = None, *, memory_bytes: int = GIB, disk_bytes: int = 8 * GIB) -> None:
         self.folder, self.memory_bytes, self.disk_bytes = folder, memory_bytes, disk_bytes
         self.hits = self.misses = 0
         self._kept: OrderedDict[str, tuple[Values, int]] = OrderedDict()
+
+    def __contains__(self, key: str) -> bool:
+        """Whether it is likely that something is kept under the key. Any thread may ask."""
+        return key in self._kept or (self.folder is not None and self._path(key).exists())
 
     def get(self, key: str) -> Values | None:
         """What is kept under the key, or None."""

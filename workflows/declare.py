@@ -90,8 +90,9 @@ class Input:
 
 @dataclass(frozen=True)
 class NodeClass:
-    """What a function declares. `wants_job`: it is told of the job. `keeps`: its results are worth a place on the disk. `version` changes
-    when the same inputs begin to give another result."""
+    """What a function declares. `wants_job`: it is told of the job. `keeps`: its results are worth a place on the disk. `is_early`: it may
+    be worked in another thread, before its job begins, since it only names models or reads a prompt. `version` changes when the same
+    inputs begin to give another result."""
 
     name: str
     function: Callable[..., Any]
@@ -104,6 +105,7 @@ class NodeClass:
     is_output: bool = False
     wants_job: bool = False
     keeps: bool = False
+    is_early: bool = False
     version: int = 1
     module: str = "nodes"
 
@@ -117,6 +119,11 @@ class NodeClass:
         """Whether the same inputs may give something else the next time: it writes, so it is always run."""
         return self.is_output
 
+    @property
+    def samples(self) -> bool:
+        """Whether it makes latents with a model, which is what takes long."""
+        return "LATENT" in self.outputs and any(one.type == "MODEL" for one in self.inputs.values())
+
 
 def node(
     name: str,
@@ -126,6 +133,7 @@ def node(
     output_names: tuple[str, ...] = (),
     is_output: bool = False,
     keeps: bool = False,
+    is_early: bool = False,
     version: int = 1,
     module: str = "nodes",
 ) -> Callable[[Callable[..., Any]], NodeClass]:
@@ -136,7 +144,7 @@ def node(
         outputs = _outputs(function)
         return NodeClass(
             name, function, inputs, outputs, output_names or outputs, title, category, inspect.getdoc(function) or "", is_output, wants_job,
-            keeps, version, module,
+            keeps, is_early, version, module,
         )  # fmt: skip
 
     return declare

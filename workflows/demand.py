@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from pipelines import memory
 from pipelines.checkpoints import CheckpointFile, is_temporal
 from pipelines.parameters import MachineSettings
 from pipelines.pieces import Demand, Plan, Relief, choose_plan, room_for
 from pipelines.shelf import Shelf
+from workflows.folders import Folders
+from workflows.graph import Node
+from workflows.keys import blamed_on
 from workflows.workload import Work
 
 _USUAL_WIDTH = 320  # of the first level of Stable Diffusion's UNets
 _PARTS = (0.5, 0.25, 0.1, 0.03, 0.01)
+_LOADERS = {"CheckpointLoaderSimple": "still", "ImageOnlyCheckpointLoader": "motion"}
 _ENCODERS = ("text_encoder", "text_encoder_2", "vision")
 
 
 Examined = tuple[CheckpointFile, dict[str, int]]  # a checkpoint's header, and how many weights each part has
 
 
+def checkpoints_of(nodes: Iterable[Node], folders: Folders, examined: Callable[[Path, str], Examined]) -> list[Examined]:
+    """Those that these nodes load. Raises CheckpointError, with the node in `node`."""
+    found = {}
+    for node in nodes:
+        if kind := _LOADERS.get(node.node_class.name):
+            with blamed_on(node.id):
+                path = folders.model("checkpoints", node.inputs["ckpt_name"])
+                found[path, kind] = examined(path, kind)
+    return list(found.values())
+
+
 def relief_for(
-    work: Sequence[Work], models: Sequence[Examined], placement: memory.Placement, machine: MachineSettings, shelf: Shelf
+    work: Sequence[Work],
+    models: Sequence[Examined],
+    placement: memory.Placement,
+    machine: MachineSettings,
+    shelf: Shelf,
+    held: int = 0,
 ) -> Relief:
-    """The plan that fits this work on this machine, and what runs the work by it. `models`: every checkpoint that is used."""
+    """The plan that fits this work on this machine, and what runs the work by it. `models`: every checkpoint that is used. `held`: bytes
+    that are taken now and will not be, besides those of models that are kept."""
     memory.release(placement.device)
     if not models:
         return Relief(device=placement.device, spare=shelf.drop_others, models=shelf.modules)
     demand = demand_of(work, models, placement, shelf.budget_bytes)
-    plan = choose_plan(demand, placement.device, machine.vram, machine.vram_limit, shelf.bytes_on(placement.device))
+    held = max(held, shelf.bytes_on(placement.device))
+    plan = choose_plan(demand, placement.device, machine.vram, machine.vram_limit, held)
 
     def advice(phase: str, plan: Plan) -> str:
         """The largest of smaller films that should fit; of half the size at most, since the estimate was wrong for this one."""
@@ -45,7 +68,7 @@ def relief_for(
         frames = f" or {int(largest.count * part)} frames of this size" if is_shorter else ""
         return f"What should fit: {'a still of ' if phase == 'still' else ''}{width}x{height} pixels{frames}."
 
-    return Relief(plan, placement.device, spare=shelf.drop_others, models=shelf.modules, advice=advice)
+    return Relief(plan, placement.device, spare=shelf.drop_others, models=shelf.modules, advice=advice, demand=demand)
 
 
 def demand_of(work: Sequence[Work], models: Sequence[Examined], placement: memory.Placement, kept_bytes: int) -> Demand:

@@ -11,7 +11,7 @@ import difflib
 import heapq
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -114,6 +114,21 @@ class Workflow:
             edge = [link.node for i in edge for link in self.nodes[i].links().values() if link.node not in away]
             away |= dict.fromkeys(edge, distance)
         return away
+
+    def needed(self, wanted: Iterable[str], is_there: Callable[[Node], bool]) -> set[str]:
+        """The nodes that have to be worked for those that are wanted, where the results of some are there already."""
+        needed: set[str] = set()
+        seen: set[str] = set()
+        edge = list(wanted)
+        while edge:
+            i = edge.pop()
+            if i in seen:
+                continue
+            seen.add(i)
+            if not is_there(self.nodes[i]):
+                needed.add(i)
+                edge += [link.node for link in self.nodes[i].links().values()]
+        return needed
 
     def named(self, *names: str) -> list[Node]:
         """The nodes of these classes."""

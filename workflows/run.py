@@ -6,10 +6,8 @@ The `Engine` is what outlives a job: loaded models, kept results. `execute` is o
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,12 +28,13 @@ from pipelines.preview import Colours, Window
 from pipelines.progress import IsCanceled, Progress, Report, never
 from pipelines.shelf import Shelf
 from pipelines.values import Saved
+from workflows.ahead import Ahead, Following
 from workflows.cache import Cache
-from workflows.declare import FileChoice
-from workflows.demand import Examined, relief_for
+from workflows.demand import Examined, checkpoints_of, relief_for
 from workflows.folders import Folders
 from workflows.graph import Link, Node, Workflow
 from workflows.job_context import JobContext
+from workflows.keys import blamed_on, keys_of
 from workflows.saving import check_codec_of
 from workflows.workload import Work, size_of, workload
 
@@ -141,6 +140,7 @@ class Engine:
         self.machine, self.shelf, self._sizes_shelf = machine, Shelf() if shelf is None else shelf, shelf is None
         self.cache = Cache(memory_bytes=0) if cache is None else cache
         self._examined: dict[Any, Examined] = {}
+        self.ahead = Ahead(self)
         self.colours: dict[Any, Colours | None] = {}  # of autoencoders, for previews
 
     @cached_property
@@ -165,6 +165,7 @@ class Engine:
 
     def idle(self) -> None:
         """Give all memory back."""
+        self.ahead.stop()
         self.shelf.drop_others()
         self.cache.forget()
         memory.release(self.placement.device)
@@ -181,15 +182,17 @@ class Engine:
         keeps_metadata: bool = True,
         is_fresh: bool = False,
         shows_previews: bool = False,
+        following: Following | None = None,
     ) -> Run:
         """Run the workflow; `extra` is kept in its files, or with `keeps_metadata` off nothing is. `is_fresh`: no kept result is taken.
-        `shows_previews`: glimpses are told.
+        `shows_previews`: glimpses are told. `following` is asked, in another thread, for the job after this one, so that its models and
+        prompts can be prepared while this one only decodes and writes.
 
         Raises InputError, CheckpointError, StorageError and UnreadableFileError before any work where it can be known;
         MemoryExhaustedError, EncodingError, Canceled. An error has the node in `node`."""
         context = JobContext(folders, workflow.graph, extra or {}, keeps_metadata=keeps_metadata)
         wishes = {"is_fresh": is_fresh, "shows_previews": shows_previews}
-        return _Job(self, workflow, context, tell, is_canceled, journal or NoJournal(), **wishes).run()
+        return _Job(self, workflow, context, tell, is_canceled, journal or NoJournal(), following, **wishes).run()
 
 
 class _Job:
@@ -201,12 +204,13 @@ class _Job:
         tell: Tell,
         is_canceled: IsCanceled,
         journal: Journal,
+        following: Following | None = None,
         *,
         is_fresh: bool = False,
         shows_previews: bool = False,
     ) -> None:
         self.engine, self.workflow, self.tell, self.is_canceled, self.is_fresh = engine, workflow, tell, is_canceled, is_fresh
-        self.journal, self.context, self.folders = journal, context, context.folders
+        self.journal, self.context, self.folders, self.following = journal, context, context.folders, following
         self.order, self.node = workflow.order(), ""
         self.clock = StageClock(lambda progress: tell(dataclasses.replace(progress, node=self.node)))
         self.window = Window(lambda image: tell(Glimpse(self.node, image)), engine.colours) if shows_previews else None
@@ -220,6 +224,8 @@ class _Job:
         placement, work = engine.placement, workload(self.workflow, self.folders)
         self._check_outputs()
         self.keys = keys_of(self.order, self.folders, placement)
+        engine.ahead.settle(self.keys, self.clock, self.is_canceled)
+        engine.shelf.begin_job()
         needed = self._needed()
         relief = self._relief(work, needed)
         bench = Bench(placement, relief, engine.shelf, self.clock, self.is_canceled, self.window, engine.examined)
@@ -233,11 +239,14 @@ class _Job:
             self.tell(Cached(self.result.cached))
             for i, ui in self.result.outputs.items():  # by a run that did not come to its end
                 self.tell(NodeDone(i, ui, self.result.files[i]))
-            last_use = {link.node: node.id for node in self.order if node.id in needed for link in node.links().values()}
-            for node in self.order:
-                if node.id in needed:
-                    self._work(bench, node)
-                    self._let_go(node.id, last_use)
+            to_do = [node for node in self.order if node.id in needed]
+            last_use = {link.node: node.id for node in to_do for link in node.links().values()}
+            last_sampled = max((k for k, node in enumerate(to_do) if node.node_class.samples), default=-1)
+            for k, node in enumerate(to_do):
+                if k == last_sampled + 1 and self.following:  # what is left is decoded and written
+                    engine.ahead.begin(self.following, relief)
+                self._work(bench, node)
+                self._let_go(node.id, last_use)
 
         # 3. What is to be said of it.
         self.clock.stop()
@@ -250,7 +259,7 @@ class _Job:
         """Before any work: whether every file can be written, have its name, its settings and room."""
         for node in self.order:
             if node.node_class.is_output:
-                with _blamed_on(node.id):
+                with blamed_on(node.id):
                     to_texts(self.context.metadata())
                     self._check_output(node, {name: value for name, value in node.inputs.items() if not isinstance(value, Link)})
 
@@ -265,19 +274,13 @@ class _Job:
 
     def _needed(self) -> set[str]:
         """The nodes that have to be worked; the results of others that these want are taken from where they are kept."""
-        needed, edge = set(), [i for i in self.workflow.targets if not self._is_written(i)]
-        while edge:
-            i = edge.pop()
-            if i in needed or i in self.values:
-                continue
-            node = self.workflow.nodes[i]
-            kept = None if self.is_fresh or node.node_class.is_changing else self.engine.cache.get(self.keys[i])
-            if kept is not None:
-                self.values[i] = kept
-                continue
-            needed.add(i)
-            edge += [link.node for link in node.links().values()]
-        return needed
+        return self.workflow.needed([i for i in self.workflow.targets if not self._is_written(i)], self._is_kept)
+
+    def _is_kept(self, node: Node) -> bool:
+        kept = None if self.is_fresh or node.node_class.is_changing else self.engine.cache.get(self.keys[node.id])
+        if kept is not None:
+            self.values[node.id] = kept
+        return kept is not None
 
     def _is_written(self, i: str) -> bool:
         """By a run of this job that did not come to its end."""
@@ -288,15 +291,9 @@ class _Job:
 
     def _relief(self, work: Sequence[Work], needed: Container[str]) -> Relief:
         """The memory plan for the checkpoints that are used."""
-        kinds = {"CheckpointLoaderSimple": "still", "ImageOnlyCheckpointLoader": "motion"}
-        found = {}
-        for node in self.order:
-            kind = kinds.get(node.node_class.name)
-            if kind and (node.id in needed or node.id in self.values):
-                with _blamed_on(node.id):
-                    path = self.folders.model("checkpoints", node.inputs["ckpt_name"])
-                    found[path, kind] = self.engine.examined(path, kind)
-        return relief_for(work, list(found.values()), self.engine.placement, self.engine.machine, self.engine.shelf)
+        used = [node for node in self.order if node.id in needed or node.id in self.values]
+        models = checkpoints_of(used, self.folders, self.engine.examined)
+        return relief_for(work, models, self.engine.placement, self.engine.machine, self.engine.shelf)
 
     def _work(self, bench: Bench, node: Node) -> None:
         if self.is_canceled():
@@ -308,8 +305,8 @@ class _Job:
             told = lambda part, target: self.journal.told(node.id, key, part, target)  # noqa: E731
             inputs["job"] = dataclasses.replace(self.context, told=told)
         bench.relief.has_seams = False
-        with _blamed_on(node.id):
-            found = node.node_class.function(bench, **inputs)
+        with blamed_on(node.id):
+            found = self.engine.ahead.result(key) or node.node_class.function(bench, **inputs)
         values = found if isinstance(found, tuple) else (found,)
         if node.node_class.is_output:
             self.journal.done(node.id, key, values[0])
@@ -333,47 +330,3 @@ class _Job:
 
     def _input(self, value: Any) -> Any:
         return self.values[value.node][value.slot] if isinstance(value, Link) else value
-
-
-class _blamed_on:
-    """An error that leaves this block says in which node it happened."""
-
-    def __init__(self, node: str) -> None:
-        self.node = node
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        if error is not None and not getattr(error, "node", ""):
-            error.node = self.node
-
-
-def keys_of(order: Iterable[Node], folders: Folders, placement: Placement) -> dict[str, str]:
-    """A hash of all that a node's result depends on: its function, its values, its files, its inputs, and what it is computed with."""
-    machine = placement.describe()
-    computed_with = [
-        machine["device"].split(":")[0],
-        machine["dtype"],
-        machine["attention"],
-        *(["compiled"] if placement.is_compiled else []),
-        *(["float8"] if placement.is_float8 else []),
-    ]
-    keys: dict[str, str] = {}
-    for node in order:
-        values = {name: _key_part(node, name, value, folders, keys) for name, value in node.inputs.items()}
-        said = json.dumps([node.node_class.name, node.node_class.version, values, computed_with], sort_keys=True, default=str)
-        keys[node.id] = hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
-    return keys
-
-
-def _key_part(node: Node, name: str, value: Any, folders: Folders, keys: Mapping[str, str]) -> Any:
-    if isinstance(value, Link):
-        return [keys[value.node], value.slot]
-    declaration = node.node_class.inputs[name].declaration
-    if isinstance(declaration, FileChoice) and isinstance(value, str):
-        with _blamed_on(node.id):
-            if declaration.folder == "input":
-                with folders.picture(value).open("rb") as file:
-                    return hashlib.file_digest(file, "sha256").hexdigest()
-            return [value, file_key(folders.model(declaration.folder, value))]
-    return value

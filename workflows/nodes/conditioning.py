@@ -16,7 +16,7 @@ Side = Number(16, 16384, "pixels, a multiple of 8", wire={"step": 8})
 MinGuidance = Number(0.0, 100.0, "guidance of the first frame", wire={"step": 0.5, "round": 0.01})
 
 
-@node("CLIPTextEncode", title="CLIP Text Encode (Prompt)", category="conditioning")
+@node("CLIPTextEncode", title="CLIP Text Encode (Prompt)", category="conditioning", is_early=True)
 def encode_prompt(
     bench: Bench,
     text: Annotated[str, Prompt("what it shows; weights as (word:1.3)", wire={"multiline": True, "dynamicPrompts": True})],
@@ -26,7 +26,7 @@ def encode_prompt(
     return bench.encode_prompt(clip, text)
 
 
-@node("CLIPSetLastLayer", title="CLIP Set Last Layer", category="conditioning")
+@node("CLIPSetLastLayer", title="CLIP Set Last Layer", category="conditioning", is_early=True)
 def set_last_layer(
     bench: Bench,
     clip: TextSource,
@@ -62,14 +62,24 @@ def condition_motion(
     return told, told.without_still(), bench.empty_latents(width, height, video_frames)
 
 
-@node("VideoLinearCFGGuidance", title="VideoLinearCFGGuidance", category="sampling/video_models", module="comfy_extras.nodes_video_model")
+@node(
+    "VideoLinearCFGGuidance",
+    title="VideoLinearCFGGuidance",
+    category="sampling/video_models",
+    is_early=True,
+    module="comfy_extras.nodes_video_model",
+)
 def guide_linearly(bench: Bench, model: ModelSource, min_cfg: Annotated[float, MinGuidance] = 1.0) -> ModelSource:
     """Guidance that grows from the first frame to the last."""
     return dataclasses.replace(model, min_guidance=min_cfg, shape="linear")
 
 
 @node(
-    "VideoTriangleCFGGuidance", title="VideoTriangleCFGGuidance", category="sampling/video_models", module="comfy_extras.nodes_video_model"
+    "VideoTriangleCFGGuidance",
+    title="VideoTriangleCFGGuidance",
+    category="sampling/video_models",
+    is_early=True,
+    module="comfy_extras.nodes_video_model",
 )
 def guide_up_and_down(bench: Bench, model: ModelSource, min_cfg: Annotated[float, MinGuidance] = 1.0) -> ModelSource:
     """Guidance that grows to the middle of the film and falls again."""

@@ -18,7 +18,7 @@ LoraName = FileChoice("loras", "a file in models/loras")
 Strength = Number(-MAX_STRENGTH, MAX_STRENGTH, "how much it changes; about 0.5 to 1 is usual", wire={"step": 0.01})
 
 
-@node("CheckpointLoaderSimple", title="Load Checkpoint", category="loaders", output_names=("MODEL", "CLIP", "VAE"))
+@node("CheckpointLoaderSimple", title="Load Checkpoint", category="loaders", is_early=True, output_names=("MODEL", "CLIP", "VAE"))
 def load_checkpoint(bench: Bench, job: JobContext, ckpt_name: Annotated[str, Checkpoint]) -> tuple[ModelSource, TextSource, VaeSource]:
     """The model of a still with its text encoder and its autoencoder."""
     path = bench.identified(job.folders.model("checkpoints", ckpt_name), "still")
@@ -26,7 +26,7 @@ def load_checkpoint(bench: Bench, job: JobContext, ckpt_name: Annotated[str, Che
 
 
 @node(
-    "ImageOnlyCheckpointLoader", title="Image Only Checkpoint Loader (img2vid model)", category="loaders/video_models",
+    "ImageOnlyCheckpointLoader", title="Image Only Checkpoint Loader (img2vid model)", category="loaders/video_models", is_early=True,
     output_names=("MODEL", "CLIP_VISION", "VAE"), module="comfy_extras.nodes_video_model",
 )  # fmt: skip
 def load_motion_checkpoint(
@@ -37,13 +37,13 @@ def load_motion_checkpoint(
     return ModelSource(path, "motion"), VisionSource(path), VaeSource(path, "motion")
 
 
-@node("VAELoader", title="Load VAE", category="loaders")
+@node("VAELoader", title="Load VAE", category="loaders", is_early=True)
 def load_vae(bench: Bench, job: JobContext, vae_name: Annotated[str, FileChoice("vae", "a file in models/vae")]) -> VaeSource:
     """An autoencoder in a file of its own, in place of a checkpoint's."""
     return VaeSource(bench.identified(job.folders.model("vae", vae_name), "vae"), "vae")
 
 
-@node("LoraLoader", title="Load LoRA", category="loaders")
+@node("LoraLoader", title="Load LoRA", category="loaders", is_early=True)
 def load_lora(
     bench: Bench,
     job: JobContext,
@@ -59,7 +59,7 @@ def load_lora(
     return changed, dataclasses.replace(clip, loras=(*clip.loras, (path, strength_clip)))
 
 
-@node("LoraLoaderModelOnly", title="LoraLoaderModelOnly", category="loaders")
+@node("LoraLoaderModelOnly", title="LoraLoaderModelOnly", category="loaders", is_early=True)
 def load_lora_model_only(
     bench: Bench,
     job: JobContext,

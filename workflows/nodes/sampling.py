@@ -63,7 +63,7 @@ def sample_partly(
     return bench.sample(model, positive, negative, latent_image, way)
 
 
-@node("StillmotionReuse", title="Reuse Deep Features (lossy)", category="sampling", module="stillmotion")
+@node("StillmotionReuse", title="Reuse Deep Features (lossy)", category="sampling", is_early=True, module="stillmotion")
 def reuse(bench: Bench, model: ModelSource, every: Annotated[int, Every] = 2) -> ModelSource:
     """Faster and not the same: most calls of the model compute its outer layers alone."""
     return dataclasses.replace(model, every=every)
