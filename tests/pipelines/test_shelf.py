@@ -81,3 +81,34 @@ def test_a_replaced_file_is_another_key(tmp_path: Path) -> None:
     inside = file_key(tmp_path)
     file.write_bytes(b"22")
     assert file_key(tmp_path) != inside
+
+
+def test_models_for_the_next_job_take_the_place_of_what_neither_wants() -> None:
+    shelf = Shelf(120)
+    shelf.take("old", lambda: models(10))
+    shelf.begin_job()
+    shelf.take("now", lambda: models(10))
+    following = shelf.prepare("next", 40, lambda: models(10))
+    assert all(key in shelf for key in ("old", "now", "next"))
+    assert shelf.prepare("next", 40, lambda: models(10)) is following is shelf.take("next", lambda: models(10))
+    shelf.prepare("more", 40, lambda: models(10))
+    assert [key for key in ("old", "now", "next", "more") if key not in shelf] == ["old"]
+    assert shelf.prepare("too much", 40, lambda: models(10)) is None
+    assert all(key in shelf for key in ("now", "next", "more"))
+    shelf.begin_job()
+    shelf.take("next", lambda: models(10))
+    assert shelf.prepare("too much", 40, lambda: models(10))
+    assert "next" in shelf
+
+
+def test_what_was_loaded_while_memory_was_wanted_back_is_not_kept() -> None:
+    shelf = Shelf(1000)
+    shelf.take("now", lambda: models(10))
+
+    def load() -> Models:
+        assert not shelf.drop_others("now")
+        return models(10)
+
+    assert shelf.prepare("next", 40, load) is None
+    assert "next" not in shelf
+    assert shelf.drops == 1

@@ -1,0 +1,277 @@
+"""What is prepared for the job after this one, in a thread beside it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageSequence
+
+from errors import Canceled, StorageError
+from pipelines import bench, memory
+from pipelines.models import Loading
+from pipelines.parameters import MachineSettings
+from pipelines.pieces import Plan, Relief
+from pipelines.progress import Progress
+from pipelines.shelf import Shelf
+from pipelines.values import ModelSource, TextSource, VaeSource, VisionSource
+from tests.conftest import MOTION_NAME, STILL_NAME
+from workflows.ahead import Ahead
+from workflows.cache import Cache
+from workflows.folders import Folders
+from workflows.graph import Workflow
+from workflows.nodes import catalog
+from workflows.run import Engine, Run
+
+CPU, CATALOG = MachineSettings(device="cpu"), catalog()
+VENDORS = Path(__file__).parent.parent / "data" / "comfyui" / "two_stage.json"
+OTHERS = ("other_still.safetensors", "other_motion.safetensors")
+
+
+class House:
+    """An engine of its own. `first` and `second` are films by other files; who loads what is kept."""
+
+    def __init__(self, data_dir: Path, budget: int) -> None:
+        self.folders, self.loads = Folders(data_dir), []
+        self.engine = Engine(CPU, Shelf(budget), Cache())
+        self.first, self.second = self.film(STILL_NAME, MOTION_NAME, "a red boat"), self.film(*OTHERS, "a (blue:1.2) car")
+
+    def film(self, still: str, motion: str, prompt: str) -> Workflow:
+        graph = json.loads(VENDORS.read_text())
+        graph["4"]["inputs"]["ckpt_name"], graph["18"]["inputs"]["ckpt_name"] = still, motion
+        graph["6"]["inputs"]["text"] = prompt
+        graph["5"]["inputs"] |= {"width": 64, "height": 48}
+        graph["16"]["inputs"] |= {"width": 64, "height": 48, "video_frames": 3}
+        for i in ("3", "13"):
+            graph[i]["inputs"]["steps"] = 2
+        del graph["19"]
+        return Workflow.parse(graph, CATALOG, self.folders)
+
+    def run(self, workflow: Workflow, then: Workflow | None = None, **options: Any) -> Run:
+        following = (lambda: (then, self.folders)) if then else None
+        return self.engine.execute(workflow, self.folders, **({"following": following} | options))
+
+    def beside(self) -> list[tuple[str, str]]:
+        return [what for thread, *what in self.loads if thread == "preparing"]
+
+
+@pytest.fixture
+def make(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., House]]:
+    for name, other in zip((STILL_NAME, MOTION_NAME), OTHERS, strict=True):
+        shutil.copy(data_dir / "models" / "checkpoints" / name, data_dir / "models" / "checkpoints" / other)
+    made: list[House] = []
+
+    def make(budget: int = 2**30) -> House:
+        made.append(House(data_dir, budget))
+        return made[-1]
+
+    def listened(load: Callable) -> Callable:
+        def told(source: Any, loading: Loading) -> Any:
+            made[-1].loads.append((threading.current_thread().name, type(source), source.path.name))
+            return load(source, loading)
+
+        return told
+
+    monkeypatch.setattr(bench, "_LOADERS", {kind: listened(load) for kind, load in bench._LOADERS.items()})
+    yield make
+    for one in made:
+        one.engine.ahead.stop()
+
+
+def finish() -> None:
+    """What is being prepared is done."""
+    for thread in [one for one in threading.enumerate() if one.name == "preparing"]:
+        thread.join()
+
+
+def frames(run: Run) -> np.ndarray:
+    with Image.open(run.files["15"][0]) as film:
+        return np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)])
+
+
+def blocking(monkeypatch: pytest.MonkeyPatch, kind: type, wait: Callable[[Loading], None]) -> threading.Event:
+    """Set once models of this kind are about to be loaded beside a job."""
+    load, is_loading = bench._LOADERS[kind], threading.Event()
+
+    def slowly(source: Any, loading: Loading) -> Any:
+        if threading.current_thread().name == "preparing":
+            is_loading.set()
+            wait(loading)
+        return load(source, loading)
+
+    monkeypatch.setattr(bench, "_LOADERS", bench._LOADERS | {kind: slowly})
+    return is_loading
+
+
+def test_the_next_job_finds_its_models_and_its_prompts_and_makes_the_same(make: Callable[..., House], monkeypatch) -> None:
+    plain = make()
+    expected = plain.run(plain.second)
+    house, read = make(), []
+    encode = bench.encode_prompt
+    monkeypatch.setattr(bench, "encode_prompt", lambda *a, **k: read.append(threading.current_thread().name) or encode(*a, **k))
+    house.run(house.first, then=house.second)
+    finish()
+    assert {kind for kind, name in house.beside() if name in OTHERS} == {TextSource, ModelSource, VaeSource, VisionSource}
+    assert read.count("preparing") == 2
+    house.loads.clear()
+    read.clear()
+    told: list[Any] = []
+    second = house.run(house.second, tell=told.append)
+    assert (house.loads, read) == ([], [])
+    assert second.cached == ("5",)  # empty latents, as the first had them
+    assert np.array_equal(frames(second), frames(expected))
+    assert [type(event).__name__ for event in told].count("NodeDone") == len(house.second.nodes) - 1
+    assert house.engine.ahead.result("x") is None
+
+
+def test_it_begins_when_nothing_is_sampled_any_more(make: Callable[..., House]) -> None:
+    house, order = make(), []
+
+    def following() -> None:
+        order.append("asked")
+
+    def tell(event: Any) -> None:
+        order.append(getattr(event, "stage", type(event).__name__))
+
+    house.run(house.first, tell=tell, following=following)
+    finish()
+    at = order.index("asked")
+    assert "motion" not in order[at:]
+    assert "decoding" not in order[:at]
+
+
+def test_what_is_being_loaded_for_the_next_job_is_waited_for_and_told_of(make: Callable[..., House], monkeypatch) -> None:
+    house, seen = make(), threading.Event()
+
+    def wait(loading: Loading) -> None:
+        loading.report(Progress("loading", 1, 2))
+        assert seen.wait(20)
+
+    is_loading = blocking(monkeypatch, TextSource, wait)
+    house.run(house.first, then=house.second)
+    assert is_loading.wait(20)
+    run = house.run(house.second, tell=lambda event: seen.set() if getattr(event, "stage", "") == "loading" else None)
+    assert (TextSource, OTHERS[0]) in map(tuple, house.beside())
+    assert run.seconds["loading"] > 0
+    assert [what for thread, *what in house.loads if what == [TextSource, OTHERS[0]]] == [[TextSource, OTHERS[0]]]
+
+
+def test_what_is_being_loaded_for_another_job_is_left(make: Callable[..., House], monkeypatch) -> None:
+    house, ended = make(), []
+
+    def wait(loading: Loading) -> None:
+        while not loading.is_canceled():
+            threading.Event().wait(0.01)
+        ended.append("left")
+        raise Canceled
+
+    is_loading = blocking(monkeypatch, TextSource, wait)
+    house.run(house.first, then=house.second)
+    assert is_loading.wait(20)
+    again = house.run(house.film(STILL_NAME, MOTION_NAME, "a ball"))
+    assert ended == ["left"]
+    assert again.files
+    assert house.run(house.second).files
+
+
+def test_who_cancels_a_job_does_not_wait_for_what_is_loaded_for_it(make: Callable[..., House], monkeypatch) -> None:
+    house = make()
+
+    def wait(loading: Loading) -> None:
+        loading.report(Progress("loading", 0, 9))
+        while not loading.is_canceled():
+            threading.Event().wait(0.01)
+        raise Canceled
+
+    is_loading = blocking(monkeypatch, ModelSource, wait)
+    house.run(house.first, then=house.second)
+    assert is_loading.wait(20)
+    canceled = threading.Event()
+    with pytest.raises(Canceled):
+        house.run(house.second, tell=lambda event: canceled.set(), is_canceled=canceled.is_set)
+    assert not [one for one in threading.enumerate() if one.name == "preparing"]
+
+
+def test_nothing_is_taken_from_the_job_that_runs(make: Callable[..., House], monkeypatch) -> None:
+    """Neither where both have no place on the shelf, nor where memory is short for what is left of this one."""
+    plain = make()
+    plain.run(plain.first)
+    enough = plain.engine.shelf.bytes
+    for budget, free in ((enough + 1, 2**40), (2**30, 10_000)):
+        house = make(budget)
+        monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
+        house.run(house.first, then=house.second)
+        finish()
+        assert house.beside() == []
+        house.loads.clear()
+        house.run(house.film(STILL_NAME, MOTION_NAME, "a ball"))
+        assert house.loads == []
+
+
+def test_what_is_wrong_with_the_next_job_is_not_this_ones_trouble(make: Callable[..., House], caplog) -> None:
+    house = make()
+    logged = "The next job could not be prepared; it will be done without that."
+    for error, told in (
+        (StorageError("gone", ""), []),
+        (ZeroDivisionError(), [logged]),
+    ):
+
+        def following(error: Exception = error) -> None:
+            raise error
+
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "workflows.ahead"):
+            assert house.run(house.first, following=following).files
+            finish()
+        assert caplog.messages == told
+
+
+def test_idle_memory_is_given_back_whatever_is_prepared(make: Callable[..., House]) -> None:
+    house = make()
+    house.run(house.first, then=house.second)
+    finish()
+    house.engine.idle()
+    assert house.engine.shelf.bytes == 0
+    assert len(house.run(house.second).files) == 2
+
+
+def test_a_device_that_takes_no_work_from_two_threads_is_left_alone(make: Callable[..., House], monkeypatch) -> None:
+    house = make()
+    placement = house.engine.placement
+    monkeypatch.setitem(house.engine.__dict__, "placement", placement.__class__(**{**vars(placement), "device": torch.device("mps")}))
+    asked: list[int] = []
+    ahead = Ahead(house.engine)
+    ahead.begin(lambda: asked.append(1), Relief(Plan()))
+    finish()
+    assert asked == []
+
+
+def test_early_are_nodes_that_only_name_models_or_read_a_prompt() -> None:
+    early = {name for name in CATALOG if CATALOG[name].is_early}
+    assert {"CheckpointLoaderSimple", "CLIPTextEncode", "LoraLoader"} <= early
+    for name in early:
+        one = CATALOG[name]
+        types = {*one.outputs, *(given.type for given in one.inputs.values())}
+        assert not types & {"IMAGE", "LATENT", "MASK", "VIDEO"}
+        assert not one.is_output
+
+
+def test_a_graph_with_a_prompt_from_elsewhere_is_prepared_as_far_as_it_goes(make: Callable[..., House]) -> None:
+    house = make()
+    graph = copy.deepcopy(dict(house.second.graph))
+    graph["20"] = {"class_type": "LoadImage", "inputs": {"image": "x.png"}}
+    house.folders.of("input").mkdir(exist_ok=True)
+    Image.new("RGB", (64, 48)).save(house.folders.of("input") / "x.png")
+    graph["16"]["inputs"]["init_image"] = ["20", 0]
+    house.run(house.first, then=Workflow.parse(graph, CATALOG, house.folders))
+    finish()
+    assert (VisionSource, OTHERS[1]) in map(tuple, house.beside())
