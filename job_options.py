@@ -83,7 +83,7 @@ def add_jobs(parser: argparse.ArgumentParser, add_data_dir: Callable[[argparse.A
         added.add_argument("--json", action="store_true", dest="is_json", help="JSON instead of a table")
         return added
 
-    _add_list(action("list", "the newest first"))
+    _add_list(action("list", "the newest first; so does no action"))
     action("show", "all that is known of one").add_argument("ids", nargs=1, metavar="ID")
     _add_submit(action("submit", "a workflow, a prompt, or a table of prompts"))
     for name, help in _ONE_OR_MORE.items():

@@ -101,10 +101,19 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(message[0].upper() + message[1:].rstrip(".") + ".", f"See `python {self.prog} --help`.")
 
 
+def _begins_with_option(argv: Sequence[str]) -> bool:
+    """Where a command should stand, or nothing does."""
+    return not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version"))
+
+
 def parse(argv: Sequence[str]) -> Command:
-    """No command is `serve`. Raises InputError for what cannot be understood; exits for --help and --version, as people expect."""
-    is_bare = not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version"))
-    options = _parser().parse_args(["serve", *argv] if is_bare else argv)
+    """No command is `serve`, and `jobs` alone lists them. Raises InputError for what cannot be understood; exits for --help and --version,
+    as people expect."""
+    if _begins_with_option(argv):
+        argv = ["serve", *argv]
+    elif argv[0] == "jobs" and _begins_with_option(argv[1:]):
+        argv = ["jobs", "list", *argv[1:]]
+    options = _parser().parse_args(argv)
     match options.command:
         case "read":
             return ReadCommand(options.file)

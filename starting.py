@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -98,7 +99,10 @@ def lent(command: ServeCommand | WorkCommand, catalog: Catalog) -> Lent:
     from jobs.runner import Runner, make_engine
 
     data_dir, work = command.store.data_dir, command.work
-    runner = Runner(data_dir, catalog, lambda: make_engine(work.machine, data_dir / "cache", work.cache_bytes))
+    machine = work.machine
+    if machine.attention == "auto":  # measured anew in each process, and there is one for each film
+        machine = dataclasses.replace(machine, attention="sdpa")
+    runner = Runner(data_dir, catalog, lambda: make_engine(machine, data_dir / "cache", work.cache_bytes))
     return Lent(runner, lambda function, seconds: spaces.GPU(duration=seconds)(function), zero.startup)
 
 

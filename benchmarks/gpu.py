@@ -6,7 +6,8 @@ For each film (the seeds' 35 frames of 512x768 and 25 frames of 1024x576) and fo
 passes, by stock diffusers and by ours with each saving, attention and memory format: seconds, peak memory, TFLOP/s and their share of
 what a product of large matrices reaches here in bfloat16. `error` is the relative difference from stock diffusers' output. Then the whole
 two-stage job by both. Rows for which no time is left are named. FLOPs are those of stock diffusers' call, so what is left out counts as
-speed.
+speed. Where deep features are used again (lossy, as float8 is) a call is the mean of a whole one and those between; their input is the
+same here, so `error` says nothing of it. For whole jobs `psnr` is the film's, in dB, against all savings without loss.
 
 Prints a table and, last, one JSON document. `--size tiny` runs anywhere in seconds, so that the script is never untested.
 """
@@ -22,23 +23,26 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.random_models import random_motion, random_still
 from benchmarks.stock import run_stock_motion, run_stock_still, stock_motion, stock_still
+from pipelines.attention import BACKENDS, attending
+from pipelines.compare import psnr_of
 from pipelines.image_to_video import image_to_video
 from pipelines.lean_motion import told_once
 from pipelines.memory import GIB, Placement, choose_placement, peak_bytes, place, release, reset_peak
 from pipelines.models import MotionModels, StillModels
 from pipelines.parameters import MotionSettings, StillSettings
+from pipelines.pieces import Relief
+from pipelines.reuse import BOTH, Reuse
 from pipelines.savings import ALL, NONE, Savings
 from pipelines.text_to_image import text_to_image
 
@@ -51,22 +55,22 @@ TINY = {
     "still": dataclasses.replace(FULL["still"], width=48, height=64, steps=2),
     "film 48x32x3": dataclasses.replace(FULL["film 512x768x35"], width=48, height=32, frames=3, steps=2),
 }
-BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION, "efficient": SDPBackend.EFFICIENT_ATTENTION}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """`savings` of None is stock diffusers. `backend`: of PyTorch's attention, "" is its own choice."""
+    """`savings` of None is stock diffusers."""
 
     name: str
     savings: Savings | None = ALL
     attention: str = "sdpa"
-    backend: str = ""
     is_channels_last: bool = False
     is_compiled: bool = False
+    is_float8: bool = False
+    every: int = 1  # of so many calls one is whole
 
-    def kernel(self) -> AbstractContextManager:
-        return sdpa_kernel([BACKENDS[self.backend], SDPBackend.MATH]) if self.backend else nullcontext()
+
+LOSSY = (Variant("float8", is_float8=True), *(Variant(f"reuse every {every}", every=every) for every in (2, 3)))
 
 
 def variants(device: torch.device, *, compiles: bool) -> list[Variant]:
@@ -80,8 +84,9 @@ def variants(device: torch.device, *, compiles: bool) -> list[Variant]:
         Variant("no savings", NONE),
         Variant("all savings"),
         *singles,
-        *(Variant(f"all savings, {name} attention", backend=name) for name in (BACKENDS if device.type == "cuda" else ["flash"])),
+        *(Variant(f"all savings, {name} attention", attention=name) for name in (BACKENDS if device.type == "cuda" else ["flash"])),
         Variant("all savings, channels_last", is_channels_last=True),
+        *LOSSY,
         *([Variant("stock, compiled", None, is_compiled=True), Variant("all savings, compiled", is_compiled=True)] if compiles else []),
     ]
 
@@ -89,7 +94,7 @@ def variants(device: torch.device, *, compiles: bool) -> list[Variant]:
 def prepared(unet: nn.Module, variant: Variant, placement: Placement) -> nn.Module:
     """Modules of its own on the same weights."""
     module = copy.deepcopy(unet, {id(tensor): tensor for tensor in chain(unet.parameters(), unet.buffers())})
-    module = place(module, dataclasses.replace(placement, savings=variant.savings or NONE, attention=variant.attention))
+    module = place(module, _placement_of(variant, placement))
     if variant.is_channels_last:
         for layer in (m for m in module.modules() if isinstance(m, nn.Conv2d)):
             layer.weight = nn.Parameter(layer.weight.detach().to(memory_format=torch.channels_last), requires_grad=False)
@@ -99,8 +104,12 @@ def prepared(unet: nn.Module, variant: Variant, placement: Placement) -> nn.Modu
     return module
 
 
+def _placement_of(variant: Variant, placement: Placement) -> Placement:
+    return dataclasses.replace(placement, savings=variant.savings or NONE, attention=variant.attention, is_float8=variant.is_float8)
+
+
 def call_of(module: nn.Module, variant: Variant, settings: StillSettings | MotionSettings, like: Tensor) -> Callable[[], Tensor]:
-    """One call with both passes of guidance, as a job makes it."""
+    """One call with both passes of guidance, as a job makes it; or as many as make one that is whole and those between."""
     generator = torch.Generator(like.device).manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
@@ -109,11 +118,26 @@ def call_of(module: nn.Module, variant: Variant, settings: StillSettings | Motio
     height, width, config = settings.height // 8, settings.width // 8, module.config
     if isinstance(settings, StillSettings):
         x, context = draw(2, 4, height, width), draw(2, 77, config.cross_attention_dim)
-        return lambda: module(x, torch.tensor(500.0, device=like.device), context).sample
+        return repeated(module, variant, x, torch.tensor(500.0, device=like.device), context)
     x, token = draw(2, settings.frames, 8, height, width), draw(2, 1, config.cross_attention_dim)
     ids = torch.tensor([[6.0, 127.0, 0.0]] * 2, device=like.device)
     told = token if variant.savings is None else told_once(module, token, settings.frames, variant.savings)
-    return lambda: module(x, torch.tensor(1.0, device=like.device), told, ids).sample
+    return repeated(module, variant, x, torch.tensor(1.0, device=like.device), told, ids)
+
+
+def repeated(module: nn.Module, variant: Variant, *given: Any) -> Callable[[], Tensor]:
+    if variant.every == 1:
+        return lambda: module(*given).sample
+
+    def work() -> Tensor:
+        reuse = Reuse(module, variant.every)
+        with reuse.listening(Relief(device=given[0].device)):
+            for _ in range(variant.every):
+                reuse.begin_call()
+                found = reuse(BOTH, *given)
+        return found
+
+    return work
 
 
 def timed(work: Callable[[], Any], device: torch.device, seconds: float) -> float:
@@ -159,7 +183,7 @@ def measure_calls(
             continue
         try:
             module = prepared(unet, variant, placement)
-            with variant.kernel():
+            with attending(variant.attention):
                 call = call_of(module, variant, settings, like)
                 if stock is None:
                     with FlopCounterMode(display=False) as counter:
@@ -168,9 +192,9 @@ def measure_calls(
                 begun = time.perf_counter()
                 found = call()
                 wait(device)
-                row["first_call_s"] = time.perf_counter() - begun
+                row["first_call_s"] = (time.perf_counter() - begun) / variant.every
                 reset_peak(device)
-                row["seconds"] = timed(call, device, 0 if len(found) < 2 else min(2.0, 3 * row["first_call_s"]))
+                row["seconds"] = timed(call, device, min(2.0, 3 * row["first_call_s"])) / variant.every
         except Exception as error:  # a kernel that is not for this card is a result too
             yield row | {"left_out": [*str(error).splitlines(), type(error).__name__][0][:120]}
             continue
@@ -182,40 +206,49 @@ def measure_calls(
 
 
 def measure_jobs(still: StillModels, motion: MotionModels, cases: dict[str, Any], end: float) -> Iterator[dict[str, Any]]:
-    """The first film whole, from prompt to frames, by both."""
-    one, film = (settings for settings in list(cases.values())[:2])
-    ours = {kind: rebuilt(models, ALL) for kind, models in (("still", still), ("motion", motion))}
-    pipelines = stock_still(still), stock_motion(motion)
-    ways: dict[str, Callable[[Any, Any], Any]] = {
-        "stock diffusers": lambda a, b: run_stock_motion(pipelines[1], run_stock_still(pipelines[0], a), b),
-        "all savings": lambda a, b: image_to_video(ours["motion"], text_to_image(ours["still"], a), b),
-    }
-    for name, work in ways.items():
-        row: dict[str, Any] = {"case": "whole job", "variant": name}
+    """The first film whole, from prompt to frames, by stock diffusers and by ours, exact and not."""
+    (one, film), exact = list(cases.values())[:2], None
+    for variant in (Variant("stock diffusers", None), Variant("all savings"), *LOSSY, Variant("no savings", NONE)):
+        row: dict[str, Any] = {"case": "whole job", "variant": variant.name}
         if time.monotonic() > end:
             yield row | {"left_out": "no time was left"}
             continue
+        work = job_of(still, motion, variant)
         work(*(dataclasses.replace(settings, steps=1) for settings in (one, film)))
         wait(still.placement.device)
         reset_peak(still.placement.device)
         begun = time.perf_counter()
-        work(one, film)
+        frames = work(one, film)
         wait(still.placement.device)
-        yield row | {"seconds": time.perf_counter() - begun, "peak_gib": peak_bytes(still.placement.device) / GIB}
+        row |= {"seconds": time.perf_counter() - begun, "peak_gib": peak_bytes(still.placement.device) / GIB}
+        if variant == Variant("all savings"):
+            exact = frames
+        elif exact is not None:
+            row["psnr"] = psnr_of(exact, frames)[0]  # none where they are equal
+        yield row
+        del work
+        release(still.placement.device)
 
 
-def rebuilt(models: Any, savings: Savings) -> Any:
-    """The same weights, with these savings."""
-    variant = Variant("", savings, models.placement.attention)
+def job_of(still: StillModels, motion: MotionModels, variant: Variant) -> Callable[[StillSettings, MotionSettings], np.ndarray]:
+    if variant.savings is None:
+        pipelines = stock_still(still), stock_motion(motion)
+        return lambda a, b: run_stock_motion(pipelines[1], run_stock_still(pipelines[0], a), b)
+    ours = [rebuilt(models, variant) for models in (still, motion)]
+    return lambda a, b: image_to_video(ours[1], text_to_image(ours[0], a), b)
+
+
+def rebuilt(models: Any, variant: Variant) -> Any:
+    """The same weights, as this variant has them."""
     modules = {name: prepared(value, variant, models.placement) for name, value in vars(models).items() if isinstance(value, nn.Module)}
-    return dataclasses.replace(models, placement=dataclasses.replace(models.placement, savings=savings), **modules)
+    return dataclasses.replace(models, placement=_placement_of(variant, models.placement), every=variant.every, **modules)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    keys = ("seconds", "of_stock", "first_call_s", "peak_gib", "tflops", "share", "error")
+    keys = ("seconds", "of_stock", "first_call_s", "peak_gib", "tflops", "share", "error", "psnr")
     lines = [f"| case | variant | {' | '.join(keys)} |", "| --- |" + " --- |" * (1 + len(keys))]
     for row in rows:
-        said = " | ".join(f"{row[key]:.3g}" if key in row else "" for key in keys)
+        said = " | ".join("" if row.get(key) is None else f"{row[key]:.3g}" for key in keys)
         lines.append(f"| {row['case']} | {row['variant']} | {row.get('left_out') or said} |")
     return "\n".join(lines)
 

@@ -1,6 +1,6 @@
 """What is faster or smaller at a price, each with its price: the PSNR against the exact still and film.
 
-    python -m benchmarks.lossy [--size tiny|demo|full] [--prompt WORDS] [--rounds N] [--sheet FILE.png]
+    python -m benchmarks.lossy [--size tiny|demo|full] [--prompt WORDS] [--rounds N] [--bfloat16] [--sheet FILE.png]
 
 Deep features used again every 2, 3 and 5 calls, the UNets' weights in float8, both, and few steps of LCM without guidance. To be held
 against: a part of the steps, exact, which anybody can have. All films begin with the exact still, so that each is compared for itself;
@@ -59,6 +59,7 @@ class Variant:
 
     every: int = 1
     weights: str = "auto"
+    dtype: str = "float32"
     changes: dict[str, Any] = field(default_factory=dict)
     share: float = 1.0
 
@@ -77,49 +78,53 @@ VARIANTS = {
     **{f"{name} of the steps": Variant(share=share) for name, share in (("two thirds", 2 / 3), ("half", 1 / 2))},
     **{f"lcm, {steps} steps": Variant(changes={"sampler": "lcm", "steps": steps}) for steps in (4, 8)},
 }
+BFLOAT16 = {"bfloat16": Variant(dtype="bfloat16"), "bfloat16, reuse every 2": Variant(2, dtype="bfloat16")}
 Models = StillModels | MotionModels
 Stage = Callable[[Models, Any], np.ndarray]
 
 
-def loaded(size: str, weights: str) -> dict[str, Models]:
-    placement = choose_placement("cpu", "sdpa", "float32", weights=weights)
+def loaded(size: str, weights: str, dtype: str) -> dict[str, Models]:
+    placement = choose_placement("cpu", "sdpa", dtype, weights=weights)
     if size == "demo":
         return {"still": load_still(BUNDLED / DEMO_STILL, placement), "motion": load_motion(BUNDLED / DEMO_MOTION, placement)}
     is_tiny = size == "tiny"
     return {"still": random_still(placement, is_tiny=is_tiny), "motion": random_motion(placement, is_tiny=is_tiny)}
 
 
-def measure(size: str, still: StillSettings, motion: MotionSettings, rounds: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, int]]:
-    """By stage and variant: seconds, and what was made, as (frames, height, width, 3). And bytes of the UNets, by stage and weights."""
-    models = {weights: loaded(size, weights) for weights in ("auto", "float8")}
+def measure(
+    size: str, still: StillSettings, motion: MotionSettings, rounds: int, variants: dict[str, Variant]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, int]]:
+    """By stage and variant: seconds, what was made, as (frames, height, width, 3), and bytes of the UNet."""
+    kinds = {(one.weights, one.dtype) for one in variants.values()}
+    models = {kind: loaded(size, *kind) for kind in sorted(kinds)}
     seconds, made = defaultdict(list), {}
-    picture = text_to_image(models["auto"]["still"], still)
+    picture = text_to_image(models["auto", "float32"]["still"], still)
     stages: dict[str, tuple[Stage, StillSettings | MotionSettings]] = {
         "still": (lambda models, settings: text_to_image(models, settings)[None], still),
         "motion": (lambda models, settings: image_to_video(models, picture, settings), motion),
     }
     for _ in range(rounds):
         for stage, (work, usual) in stages.items():
-            for name, variant in VARIANTS.items():
-                mine, settings = dataclasses.replace(models[variant.weights][stage], every=variant.every), variant.of(usual)
+            for name, variant in variants.items():
+                mine, settings = dataclasses.replace(models[variant.weights, variant.dtype][stage], every=variant.every), variant.of(usual)
                 work(mine, dataclasses.replace(settings, steps=2))  # packed at the second call
                 begun = time.process_time()
                 made[stage, name] = work(mine, settings)
                 seconds[stage, name].append(time.process_time() - begun)
                 print(f"{stage}, {name}: {seconds[stage, name][-1]:.2f} s", file=sys.stderr, flush=True)
-    sizes = {(stage, weights): bytes_of(Single(of[stage].unet)) for weights, of in models.items() for stage in stages}
-    return seconds, made, sizes
+    unets = {(stage, name): models[one.weights, one.dtype][stage].unet for name, one in variants.items() for stage in stages}
+    return seconds, made, {key: bytes_of(Single(unet)) for key, unet in unets.items()}
 
 
 def rows_of(seconds: dict[str, Any], made: dict[str, Any], sizes: dict[str, int]) -> list[dict[str, Any]]:
     rows = []
-    for name, variant in VARIANTS.items():
+    for name in dict.fromkeys(name for _, name in made):
         row: dict[str, Any] = {"variant": name}
         for stage in ("still", "motion"):
             taken = min(seconds[stage, name])
             psnr, worst = psnr_of(made[stage, EXACT], made[stage, name])
             of_exact = taken / min(seconds[stage, EXACT])
-            row[stage] = {"seconds": taken, "of_exact": of_exact, "psnr": psnr, "worst": worst, "bytes": sizes[stage, variant.weights]}
+            row[stage] = {"seconds": taken, "of_exact": of_exact, "psnr": psnr, "worst": worst, "bytes": sizes[stage, name]}
         rows.append(row)
     return rows
 
@@ -143,9 +148,10 @@ def sheet(made: dict[str, Any]) -> Image.Image:
     """A row a variant: its still, and frames of its film, from the first to the last."""
     frames, height, width, _ = made["motion", EXACT].shape
     chosen = sorted({round(k) for k in np.linspace(0, frames - 1, SHOWN)})
-    beside, whole = 160, Image.new("RGB", (160 + (1 + len(chosen)) * (width + 4), len(VARIANTS) * (height + 4)), "white")
+    names = list(dict.fromkeys(name for _, name in made))
+    beside, whole = 160, Image.new("RGB", (160 + (1 + len(chosen)) * (width + 4), len(names) * (height + 4)), "white")
     draw = ImageDraw.Draw(whole)
-    for row, name in enumerate(VARIANTS):
+    for row, name in enumerate(names):
         draw.text((4, row * (height + 4) + height // 2), name, fill="black")
         still = Image.fromarray(np.uint8(made["still", name][0] * 255 + 0.5)).resize((width, height))
         pictures = [still, *(Image.fromarray(np.uint8(made["motion", name][k] * 255 + 0.5)) for k in chosen)]
@@ -160,10 +166,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--prompt", default=PROMPT)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--sheet", type=Path, help="where some frames of each film go, as PNG")
+    parser.add_argument("--bfloat16", action="store_true", help="that too, on a processor that computes in it")
     options = parser.parse_args(arguments)
     still, motion = (dataclasses.replace(usual, **change) for usual, change in zip((STILL, MOTION), SIZES[options.size], strict=True))
     still = dataclasses.replace(still, prompt=options.prompt)
-    seconds, made, sizes = measure(options.size, still, motion, options.rounds)
+    variants = VARIANTS | (BFLOAT16 if options.bfloat16 else {})
+    seconds, made, sizes = measure(options.size, still, motion, options.rounds, variants)
     rows = rows_of(seconds, made, sizes)
     if options.sheet:
         sheet(made).save(options.sheet)

@@ -6,6 +6,7 @@ Nothing is loaded and nothing is changed, but for a probe file in the data direc
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
@@ -80,7 +81,7 @@ def _device() -> Iterator[Finding]:
     except StillmotionError as error:
         yield Finding("device", "bad", error.message, error.hint)
         return
-    advice = "Run: pip install -r requirements-cuda.txt" if has_cuda and placement.attention != "xformers" else ""
+    advice = "Run: pip install -r requirements-cuda.txt" if has_cuda and importlib.util.find_spec("xformers") is None else ""
     yield Finding("device", "note" if advice else "ok", placement.reason, advice)
 
 

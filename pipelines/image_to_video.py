@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from errors import UnknownNameError
+from pipelines.attention import attending
 from pipelines.latents import draw_of, empty, start, visited_sigmas
 from pipelines.lean_motion import told_once
 from pipelines.models import Denoiser, MotionModels
@@ -113,7 +114,7 @@ def sample_motion(
         look(predicted)
         return predicted
 
-    with relief.bring("motion", unet), reuse.listening(relief):
+    with relief.bring("motion", unet), reuse.listening(relief), attending(models.placement.attention):
         cond, uncond = (dataclasses.replace(told, embedding=once(told.embedding)) for told in (cond, uncond))
         found = sample(sampling.sampler, denoise, x, sigmas, sampling.seed)
     steps.done()

@@ -7,7 +7,6 @@ there. How a job is cut so that it fits is in pipelines/pieces.py.
 from __future__ import annotations
 
 import gc
-import importlib.util
 import logging
 import re
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import torch
 from torch import nn
 
 from errors import InputError, UnknownNameError
+from pipelines.attention import OWN_CHOICE, SMALL, XFORMERS, Timed, best, measured, told
 from pipelines.compiling import as_written, check_compiler, compile_blocks
 from pipelines.packing import allow_packing
 from pipelines.parameters import ATTENTIONS, DTYPES, WEIGHTS
@@ -134,36 +134,27 @@ def _precision(asked: str, device: torch.device) -> tuple[torch.dtype, torch.dty
 
 
 def _attention(asked: str, device: torch.device, precision: torch.dtype) -> tuple[str, str]:
-    """xFormers needs CUDA and an installation that imports; PyTorch's own attention is always there."""
-    if asked == "sdpa":
-        return "sdpa", "PyTorch attention as asked"
-    problem = "no CUDA device" if device.type != "cuda" else _xformers_problem(precision)
-    if not problem:
-        return "xformers", "xFormers found"
-    if asked == "xformers":
-        raise InputError(f"xFormers cannot be used here: {problem}.", "Leave the attention at auto, or choose sdpa.")
-    return "sdpa", f"PyTorch attention ({problem})"
-
-
-def _xformers_problem(precision: torch.dtype) -> str:
-    if importlib.util.find_spec("xformers") is None:
-        return "xformers is not installed"
-    try:  # a wheel for another PyTorch or another card fails in many ways, some only when it is used
-        from xformers.ops import memory_efficient_attention
-
-        for width in (40, 64, 160):  # of a head, in the UNets
-            sample = torch.zeros(1, 2, 1, width, dtype=precision, device="cuda")
-            memory_efficient_attention(sample, sample, sample)
-    except Exception as error:
-        return f"xformers does not work: {[*str(error).splitlines(), type(error).__name__][0]}"
-    return ""
+    """As asked; on a card else the quickest of those that work there, and PyTorch's own choice on other devices, which have no other."""
+    if asked == OWN_CHOICE:
+        return OWN_CHOICE, "PyTorch attention as asked"
+    if asked != "auto":
+        (found,) = measured(device, precision, [asked], SMALL) if device.type == "cuda" else [Timed(asked, None, "no CUDA device")]
+        if found.seconds is None:
+            name = "xFormers" if asked == XFORMERS else f"The attention kernel {asked!r}"
+            raise InputError(f"{name} cannot be used here: {found.problem}.", "Leave the attention at auto, or choose sdpa.")
+        return asked, f"{asked} attention as asked"
+    if device.type != "cuda":
+        return OWN_CHOICE, "PyTorch attention (no CUDA device)"
+    found = measured(device, precision)
+    problems = [f"; {one.name}: {one.problem}" for one in found if one.name == XFORMERS and one.problem]
+    return best(found), f"{best(found)} attention, as measured here: {told(found)}{''.join(problems)}"
 
 
 def place(module: nn.Module, placement: Placement, residence: str = ALL_STAY) -> nn.Module:
     """A loaded module, whose weights are at home already, or on their way there: in eval mode, its attention set, without what can be
     saved, its weights as they are to be kept, streamed if it is to be."""
     module = module.eval().requires_grad_(False)
-    if placement.attention == "xformers" and is_unet(module):
+    if placement.attention == XFORMERS and is_unet(module):
         module.set_attn_processor({name: _processor(name) for name in module.attn_processors})
     _save(module, placement)
     if placement.is_float8 and is_unet(module):
@@ -187,7 +178,7 @@ def _save(module: nn.Module, placement: Placement) -> None:
     savings = placement.savings
     if savings.spares_copies:
         slim(module)
-        if placement.attention == "sdpa" and is_unet(module):
+        if placement.attention != XFORMERS and is_unet(module):
             module.set_attn_processor(LeanAttention())
     if savings.spares_copies or savings.folds or savings.keeps_positions:
         slim_transformers(module)

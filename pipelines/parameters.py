@@ -44,7 +44,7 @@ VIDEO_FORMATS = {  # by the names that VideoHelperSuite gives them
     "video/h265-mp4": VideoFormat(".mp4", "hevc", 22, 51, ("yuv420p10le", "yuv420p"), min_side=16),
     "video/webm": VideoFormat(".webm", "vp9", 20, 63, ("yuv420p", "yuva420p")),
 }
-ATTENTIONS = ("auto", "sdpa", "xformers")
+ATTENTIONS = ("auto", "sdpa", "xformers", "flash", "cudnn", "efficient")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 WEIGHTS = ("auto", "float8")
 VRAM_LEVELS = ("auto", "high", "medium", "low")

@@ -29,6 +29,7 @@ TILES = (64, 32, 16)  # sides, in latents
 _OF_STREAMED = 0.15  # of its weights, what a streamed UNet has on the device at once
 # Bytes of activations that a latent position needs at its peak, for the widths of Stable Diffusion (320) in half precision: of the
 # still's UNet and the motion's in one pass and in both, of the decoders.
+_FEATURES = 2 * 2 * 320 * 2  # of those that are used again: of two calls, in both passes
 _STILL, _MOTION, _DECODER, _TEMPORAL_DECODER = (36_000, 72_000), (24_500, 43_200), 100_000, 132_000
 
 
@@ -57,7 +58,7 @@ _CANDIDATES = (_LEVELS["high"], _ONE_PASS, Plan(ONE_STAYS, True, 8, reason="one 
 class Demand:
     """What a job asks of the memory. In bytes: `weights` of all models that are to stay together, of the `largest`, and of the largest
     `encoder`, which cannot be streamed. In latent positions: the still's and one frame's. Bytes a number, of the UNets and of the
-    autoencoders; and how wide the networks are beside Stable Diffusion's."""
+    autoencoders; and how wide the networks are beside Stable Diffusion's. `keeps_features`: deep features are used again."""
 
     weights: int
     largest: int
@@ -69,6 +70,7 @@ class Demand:
     vae_item_bytes: int
     is_temporal: bool
     width: float = 1.0
+    keeps_features: bool = False
 
     def bytes(self, plan: Plan) -> int:
         """An estimate, good to a fifth or so: what is resident, and the greatest of what the stages need besides."""
@@ -84,8 +86,9 @@ class Demand:
         both = int(plan.is_batched)
         together = min(plan.together, self.frames) * _TEMPORAL_DECODER if self.is_temporal else _DECODER
         unet, vae = (self.width * bytes_ / 2 for bytes_ in (self.item_bytes, self.vae_item_bytes))
-        still = max(_STILL[both] * unet, _DECODER * vae) * self.still_positions
-        motion = self.frames * self.frame_positions * _MOTION[both] * unet
+        kept = _FEATURES if self.keeps_features else 0
+        still = max((_STILL[both] + kept) * unet, _DECODER * vae) * self.still_positions
+        motion = self.frames * self.frame_positions * (_MOTION[both] + kept) * unet
         decoding = self.frame_positions * together * vae
         return {"still": round(still), "motion": round(motion), "decoding": round(decoding)}
 

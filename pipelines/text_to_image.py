@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pipelines import prompt
+from pipelines.attention import attending
 from pipelines.latents import draw_of, empty, start, visited_sigmas
 from pipelines.models import Denoiser, StillModels, TextEncoders
 from pipelines.parameters import Sampling, StillSettings
@@ -108,7 +109,7 @@ def sample_still(
         look(predicted)
         return predicted
 
-    with relief.bring("still", unet), reuse.listening(relief):
+    with relief.bring("still", unet), reuse.listening(relief), attending(models.placement.attention):
         found = sample(sampling.sampler, denoise, x, sigmas, sampling.seed)
     steps.done()
     return Latents((found.float() / models.scale).cpu().numpy(), draw_of(sampling, latents))

@@ -110,7 +110,7 @@ def test_a_picture_takes_the_place_of_stage_one(data_dir: Path, tmp_path: Path, 
     [
         (["--port", "eighty"], "'eighty' is no whole number"),
         (["--drain", "-1"], "'-1' is less than nothing"),
-        (["jobs"], "ACTION"),
+        (["jobs", "x"], "invalid choice: 'x'"),
         (["jobs", "submit"], "Nothing is given to submit"),
         (["dance"], "invalid choice: 'dance'"),
         (["film"], "neither a prompt nor a picture"),

@@ -28,6 +28,11 @@ def test_what_is_given_arrives_where_it_belongs() -> None:
     assert (command.file.metadata, command.file.pingpong) == (False, True)
 
 
+def test_jobs_alone_lists_them() -> None:
+    for arguments in ([], ["--data-dir", "x"], ["--json"]):
+        assert settings.parse(["jobs", *arguments]) == settings.parse(["jobs", "list", *arguments])
+
+
 def test_the_still_has_the_films_size_unless_it_has_its_own() -> None:
     command = film("x", "--width", "320", "--height", "192")
     assert (command.still.width, command.still.height) == (command.motion.width, command.motion.height) == (320, 192)

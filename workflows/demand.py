@@ -89,4 +89,5 @@ def demand_of(work: Sequence[Work], models: Sequence[Examined], placement: memor
         vae_item_bytes=placement.vae_dtype.itemsize,
         is_temporal=any(is_temporal(header) for header in headers if header.kind == "motion"),
         width=max(widths) / _USUAL_WIDTH,
+        keeps_features=any(one.every > 1 for one in work),
     )

@@ -28,7 +28,7 @@ Size = tuple[int, int, int]  # width, height, number of pictures
 @dataclass(frozen=True)
 class Work:
     """One run of a sampler in node `node`; `count` pictures of a still, or frames. A side is 0 where nobody can tell before. `steps`: in
-    work, where some use deep features again they are so many whole ones."""
+    work, where some use deep features again they are so many whole ones, of which `every` says more."""
 
     node: str
     kind: str
@@ -37,6 +37,7 @@ class Work:
     width: int
     height: int
     count: int
+    every: int = 1
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.steps}x{self.width}x{self.height}x{self.count}"
@@ -55,7 +56,8 @@ def workload(workflow: Workflow, folders: Folders) -> list[Work]:
             continue
         kind = "motion" if loader.node_class.name == "ImageOnlyCheckpointLoader" else "still"
         size = size_of(workflow, node.inputs["latent_image"], folders) or (0, 0, 1)
-        found.append(Work(node.id, kind, str(loader.inputs["ckpt_name"]), _whole(_steps(node), changes), *size))
+        every = _every(changes)
+        found.append(Work(node.id, kind, str(loader.inputs["ckpt_name"]), _whole(_steps(node), every), *size, every))
     return found
 
 
@@ -69,11 +71,14 @@ def _steps(node: Node) -> int:
     return max(0, min(steps, last) - first)
 
 
-def _whole(steps: int, changes: Iterable[Node]) -> int:
-    """As many whole steps as are as much work; the change nearest to the sampler counts."""
+def _every(changes: Iterable[Node]) -> int:
+    """Of so many calls of the model one is whole, if that can be told; the change nearest to the sampler counts."""
     every = next((node.inputs["every"] for node in changes if node.node_class.name == "StillmotionReuse"), 1)
-    if not isinstance(every, int):
-        return steps
+    return every if isinstance(every, int) else 1
+
+
+def _whole(steps: int, every: int) -> int:
+    """As many whole steps as are as much work."""
     whole = -(-steps // every)
     return whole + round(_BETWEEN * (steps - whole))
 

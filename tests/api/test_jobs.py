@@ -255,7 +255,9 @@ def test_waiting_jobs_have_a_place_can_be_moved_and_canceled(waiting: House) -> 
     assert waiting.post(f"/api/jobs/{third}/move", {"before": second}).json()["place"] == 2
     assert waiting.post(f"/api/jobs/{third}/move", {"to": 3}).json()["place"] == 3
     assert waiting.post(f"/api/jobs/{third}/move", {"to": "up"}).status_code == 400
-    assert waiting.post(f"/api/jobs/{third}/move", {"to": 0}).status_code == 400
+    refused = waiting.post(f"/api/jobs/{third}/move", {"to": -5})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"] == ("to is wrong: '-5'. It must be front, back, or a place from 1 on.")
     assert waiting.post(f"/api/jobs/{third}/move", {"before": "nobody"}).status_code == 404
     assert waiting.post(f"/api/jobs/{first}/cancel").json()["status"] == "canceled"
     assert waiting.post(f"/api/jobs/{first}/cancel").json()["error"]["code"] == "wrong_state"

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 
 from benchmarks import memory
+from pipelines.pieces import Demand, Plan, Relief
+from pipelines.reuse import BOTH, Reuse
 
 
 def test_what_is_alive_at_once_is_counted_and_no_more() -> None:
@@ -29,6 +33,27 @@ def test_weights_in_eight_bits_are_counted_as_such() -> None:
     assert {part: size for part, size in small.sizes.items() if part != "unet"} == {
         part: size for part, size in usual.sizes.items() if part != "unet"
     }
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("family", "frames", "told"), [("sd1", 1, (2, 77, 768)), ("svd", 3, (2, 1, 1024))])
+def test_plans_count_the_features_that_the_real_models_keep(family: str, frames: int, told: tuple[int, ...]) -> None:
+    unet, (height, width) = memory.Models.of(family, memory.NONE, is_tiny=False).unet, (8, 16)
+    film = [memory.empty(2, frames, 8, height, width), torch.empty((), device="meta"), memory.empty(*told), memory.empty(2, 3)]
+    still = [memory.empty(2, 4, height, width), torch.empty((), device="meta"), memory.empty(*told)]
+    reuse = Reuse(unet, 2)
+    with mock.patch("torch.nn.functional.scaled_dot_product_attention", memory.attended), reuse.listening(Relief()):
+        for _ in range(3):
+            reuse.begin_call()
+            reuse(BOTH, *(film if family == "svd" else still))
+        kept = sum(features.nbytes for calls in reuse._kept.values() for _, features in calls)
+    demand = Demand(0, 0, 0, height * width, height * width, frames, 2, 2, is_temporal=False)
+    stage = "motion" if family == "svd" else "still"
+    more = dataclasses.replace(demand, keeps_features=True).activations(Plan())[stage] - demand.activations(Plan())[stage]
+    assert more == (kept if family == "svd" else 0)  # a still's decoder needs more than its UNet
+    if family == "sd1":
+        large = dataclasses.replace(demand, item_bytes=8)
+        assert dataclasses.replace(large, keeps_features=True).activations(Plan())[stage] - large.activations(Plan())[stage] == 4 * kept
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from jobs.runner import Runner
 from jobs.store import JobStore
 from jobs.submitting import prepare
 from jobs.worker import Worker
-from pipelines import filenames
+from pipelines import bench, filenames
 from pipelines.parameters import MachineSettings
 from pipelines.shelf import Shelf
 from tests.conftest import MOTION_NAME, STILL_NAME
@@ -112,6 +113,22 @@ def test_a_job_runs_from_submission_to_files(house: House) -> None:
     assert kinds[-1] == "succeeded"
     assert Measured(house.store).seconds(job.work, models_of(job.workflow)) == pytest.approx(at_work(job))
     assert house.worker.step() is None
+
+
+def test_the_job_that_waits_is_prepared_while_one_is_written(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+    encode = bench.encode_prompt
+    monkeypatch.setattr(bench, "encode_prompt", lambda *a, **k: threads.append(threading.current_thread().name) or encode(*a, **k))
+    first, second = house.submit(prompt="a red boat"), house.submit("anna", prompt="a blue car", negative_prompt="rain")
+    monkeypatch.setattr(house.runner, "upcoming", lambda: house.store.get(second.id))
+    assert house.worker.step().id == first.id
+    while any(one.name == "preparing" for one in threading.enumerate()):
+        time.sleep(0.01)
+    assert sorted(threads) == ["MainThread", "MainThread", "preparing", "preparing"]
+    done = house.worker.step()
+    assert (done.id, done.status, done.warnings) == (second.id, JobStatus.SUCCEEDED, second.warnings)
+    assert threads.count("MainThread") == 2
+    house.runner.close()
 
 
 def test_what_was_found_in_the_cache_does_not_count_for_estimates(house: House) -> None:

@@ -141,6 +141,15 @@ def test_the_models_of_the_next_job_are_read_meanwhile_if_they_are_others(make, 
     assert wanted == [folder / "b.safetensors"]
 
 
+def test_who_comes_next_is_known(make) -> None:
+    service = make()
+    assert service.runner.upcoming() is None
+    first, second = submit(service, "first"), submit(service, "second")
+    assert service.runner.upcoming().id == first
+    service.store.move(second, 0)
+    assert service.runner.upcoming().id == second
+
+
 def test_old_results_go_at_the_start(make, tmp_path) -> None:
     service = make(WorkSettings(keep_days=0))
     old = submit(service)

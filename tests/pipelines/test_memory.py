@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import sys
 import types
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ import torch
 
 from errors import InputError, UnknownNameError
 from pipelines import memory
+from pipelines.attention import KERNELS, Timed
 from pipelines.memory import ONE_STAYS, STREAMED, choose_placement, on_device, place, stream
 
 
@@ -50,8 +51,8 @@ def test_a_card_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 def test_unknown_names_are_answered_with_the_known() -> None:
     with pytest.raises(UnknownNameError, match="auto, cuda, cuda:0, mps, cpu"):
         choose_placement("tpu")
-    with pytest.raises(UnknownNameError, match="auto, sdpa, xformers"):
-        choose_placement(attention="flash")
+    with pytest.raises(UnknownNameError, match="auto, sdpa, xformers, flash, cudnn, efficient"):
+        choose_placement(attention="math")
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -60,36 +61,58 @@ def test_xformers_without_cuda_is_refused_when_asked_for() -> None:
         choose_placement(attention="xformers")
 
 
-@pytest.mark.usefixtures("ampere")
-def test_a_card_runs_half_precision_and_the_autoencoder_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_xformers_problem", lambda precision: "xformers is not installed")
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> dict[str, float | str]:
+    """What is measured of each, in seconds, or what is wrong with it."""
+    found: dict[str, float | str] = {"xformers": "not installed", "sdpa": 2.0}
+
+    def measured(device: torch.device, dtype: torch.dtype, names: Iterable[str] = KERNELS, cases: object = ()) -> list[Timed]:
+        assert (device.type, dtype) == ("cuda", torch.float16)
+        told = {name: found.get(name, "No available kernel") for name in names}
+        return [Timed(name, None, one) if isinstance(one, str) else Timed(name, one) for name, one in told.items()]
+
+    monkeypatch.setattr(memory, "measured", measured)
+    return found
+
+
+@pytest.mark.usefixtures("ampere", "kernels")
+def test_a_card_runs_half_precision_and_the_autoencoder_in_bfloat16() -> None:
     placement = choose_placement()
     assert (placement.device.type, placement.dtype, placement.vae_dtype) == ("cuda", torch.float16, torch.bfloat16)
     assert placement.attention == "sdpa"
 
 
 @pytest.mark.usefixtures("ampere")
-def test_xformers_is_taken_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    package = types.ModuleType("xformers")
-    package.__spec__ = types.SimpleNamespace()
-    monkeypatch.setitem(sys.modules, "xformers", package)
-    calls = []
-    monkeypatch.setitem(sys.modules, "xformers.ops", types.SimpleNamespace(memory_efficient_attention=lambda *args: calls.append(args)))
-    monkeypatch.setattr(torch, "zeros", lambda *size, **options: None)  # there is no card to put them on
-    assert choose_placement().attention == "xformers"
-    assert len(calls) == 3  # for every width of a head
-    assert choose_placement(attention="sdpa").attention == "sdpa"
+@pytest.mark.parametrize(
+    ("found", "chosen"),
+    [
+        ({"xformers": 2.0}, "xformers"),
+        ({"xformers": 2.05}, "xformers"),  # as good as equal
+        ({"xformers": 2.4}, "sdpa"),
+        ({"xformers": 1.9, "cudnn": 1.0, "flash": 1.02}, "flash"),
+        ({"xformers": 1.9, "cudnn": 1.0, "flash": 1.3}, "cudnn"),
+        ({"sdpa": "no"}, "sdpa"),
+    ],
+)
+def test_on_a_card_the_quickest_kernel_is_taken(kernels: dict[str, float | str], found: dict[str, float | str], chosen: str) -> None:
+    kernels |= found
+    placement = choose_placement()
+    assert placement.attention == chosen
+    told = [f"{name} {1000 * s:.2f} ms" for name, s in sorted(kernels.items(), key=lambda item: str(item[1])) if isinstance(s, float)]
+    assert placement.reason.startswith("A100: half precision")
+    assert placement.reason.partition("as measured here: ")[2].partition(";")[0] == ", ".join(told)
 
 
 @pytest.mark.usefixtures("ampere")
-def test_a_broken_xformers_is_left_alone_and_the_reason_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    package = types.ModuleType("xformers")
-    package.__spec__ = types.SimpleNamespace()
-    monkeypatch.setitem(sys.modules, "xformers", package)
-    monkeypatch.setitem(sys.modules, "xformers.ops", None)  # makes the import fail
-    placement = choose_placement()
-    assert placement.attention == "sdpa"
-    assert "xformers does not work" in placement.reason
+def test_a_kernel_that_is_asked_for_is_taken_if_it_works(kernels: dict[str, float | str]) -> None:
+    assert choose_placement(attention="sdpa").attention == "sdpa"
+    assert "xformers: not installed" in choose_placement().reason
+    with pytest.raises(InputError, match="xFormers cannot be used here: not installed"):
+        choose_placement(attention="xformers")
+    with pytest.raises(InputError, match="The attention kernel 'cudnn' cannot be used here: No available kernel"):
+        choose_placement(attention="cudnn")
+    kernels["cudnn"] = 9.0
+    assert choose_placement(attention="cudnn").attention == "cudnn"
 
 
 @pytest.mark.usefixtures("ampere")
