@@ -1,12 +1,12 @@
-"""A queue in which every job has models of its own, with and without preparing the next job while one is decoded and written.
+"""A queue of jobs, with and without preparing the next one while one is finished.
 
-    python -m benchmarks.ahead [--jobs N] [--rounds N]
-    python -m benchmarks.ahead --models DIR --still a.safetensors [--motion b.safetensors] [--width W --height H ...]
+    python -m benchmarks.ahead [--jobs N] [--rounds N] [--same-models] [--device cuda] [--width W --height H ...]
+    python -m benchmarks.ahead --still FILE [--motion FILE]     with other checkpoints; without one for the motion only stills are made
 
-The models are the same files under other names (links), so each job loads anew. Without `--motion` the other checkpoint only stills are
-made. In every round the same queue is done both ways, in turn the one and the other first, each by a new engine in this process; the
-first job of a queue does not count. Seconds are by the clock, of the quickest round: memory that a process takes for the first time costs
-more. Exits with 1 if any picture that the two ways made differs.
+Unless they are to be the same, each job has models of its own: the same files under other names (links), so that it loads anew. In every
+round the same queue is done three ways, in turn from the first and from the last, each by a new engine in this process; the first job of
+a queue does not count. Seconds are by the clock, of the quickest round: memory that a process takes for the first time costs more. Exits
+with 1 if any picture that the ways made differs.
 
 Prints a table and, last, one JSON document.
 """
@@ -38,13 +38,14 @@ from workflows.folders import Folders
 from workflows.nodes import catalog
 from workflows.templates import fill, find_template
 
-WAYS = ("one after the other", "next job prepared")
+# Whether the next job is prepared, and whether models are loaded for it.
+WAYS = {"one after the other": (False, False), "prompts are read": (True, False), "models are loaded too": (True, True)}
 SIZES = ("width", "height", "frames", "steps", "motion_steps")
 Numbers = dict[str, Any]
 
 
-def queue_of(count: int, data_dir: Path, still: Path, motion: Path | None, sizes: Numbers) -> list[dict[str, Any]]:
-    """Workflows; the models of each are under names of its own."""
+def queue_of(count: int, data_dir: Path, still: Path, motion: Path | None, sizes: Numbers, *, same_models: bool) -> list[dict[str, Any]]:
+    """Workflows; the models of each are under names of its own, or under one."""
     folder, graphs = data_dir / "models" / "checkpoints", []
     folder.mkdir(parents=True)
     template = find_template("text_to_film" if motion else "text_to_still")
@@ -52,14 +53,18 @@ def queue_of(count: int, data_dir: Path, still: Path, motion: Path | None, sizes
         names = {}
         for name, file in (("checkpoint", still), ("motion_checkpoint", motion)):
             if file:
-                names[name] = f"{name}_{number}.safetensors"
-                (folder / names[name]).symlink_to(file.absolute())
+                names[name] = f"{name}_{0 if same_models else number}.safetensors"
+                link = folder / names[name]
+                if not link.is_symlink():
+                    link.symlink_to(file.absolute())
         seeds = {"seed": number, "motion_seed": number} if motion else {"seed": number}
         graphs.append(fill(template, sizes | names | seeds | {"prompt": f"a red boat, number {number}"}))
     return graphs
 
 
-def measure(data_dir: Path, graphs: list[dict[str, Any]], *, is_prepared: bool) -> tuple[Numbers, list[np.ndarray]]:
+def measure(
+    data_dir: Path, graphs: list[dict[str, Any]], device: str, *, is_prepared: bool, loads: bool
+) -> tuple[Numbers, list[np.ndarray]]:
     """Seconds, and every frame of the last file of each job, but of the first job."""
     from workflows.run import Engine
 
@@ -70,7 +75,7 @@ def measure(data_dir: Path, graphs: list[dict[str, Any]], *, is_prepared: bool) 
             places = store.positions()
             return store.get(min(places, key=places.__getitem__)) if places else None
 
-        engine = Engine(MachineSettings(device="cpu"), cache=Cache(memory_bytes=0))
+        engine = Engine(MachineSettings(device=device), cache=Cache(memory_bytes=0), loads_ahead=loads)
         runner = Runner(data_dir, nodes, lambda: engine, upcoming if is_prepared else nobody)
         worker, done, ends = Worker(store, runner, Board()), [], []
         for graph in graphs:
@@ -95,7 +100,7 @@ def pixels_of(path: Path) -> np.ndarray:
 
 
 def table(rows: list[Numbers]) -> str:
-    lines = ["| queue | seconds a job | of these waiting for models | of one after the other |", "| --- | --- | --- | --- |"]
+    lines = ["| next job | seconds a job | of these waiting for models | of one after the other |", "| --- | --- | --- | --- |"]
     lines += [
         f"| {row['way']} | {row['seconds'] / row['jobs']:.2f} | {row['loading_s'] / row['jobs']:.2f} | {row['ratio']:.2f} |" for row in rows
     ]
@@ -106,23 +111,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.ahead", description=__doc__.split("\n")[0])
     parser.add_argument("--jobs", type=int, default=4, help="in a queue, besides the one that does not count")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--models", type=Path, default=BUNDLED, help="the folder with the checkpoints")
-    parser.add_argument("--still", default="", help="of these, the one for the still (default: the demo's)")
-    parser.add_argument("--motion", default="", help="and the one for the motion; without it, of other checkpoints only stills are made")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--same-models", action="store_true", help="for all jobs, whose prompts differ")
+    parser.add_argument("--still", type=Path, help="checkpoint for the still (default: the demo's)")
+    parser.add_argument("--motion", type=Path, help="and for the motion; without it, of other checkpoints only stills are made")
     for name in SIZES:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int)
     options = parser.parse_args(arguments)
-    motion = options.motion or ("" if options.still else DEMO_MOTION)
-    files = options.models / (options.still or DEMO_STILL), options.models / motion if motion else None
+    files = options.still or BUNDLED / DEMO_STILL, options.motion or (None if options.still else BUNDLED / DEMO_MOTION)
     sizes = {name: getattr(options, name) for name in SIZES if getattr(options, name)}
     found: dict[str, list[Numbers]] = {way: [] for way in WAYS}
-    is_same = True
     with tempfile.TemporaryDirectory() as folder:
-        data_dir = Path(folder)
-        graphs, made = queue_of(options.jobs + 1, data_dir, *files, sizes), []
+        data_dir, made = Path(folder), []
+        graphs = queue_of(options.jobs + 1, data_dir, *files, sizes, same_models=options.same_models)
         for number in range(options.rounds):
-            for way in WAYS[:: -1 if number % 2 else 1]:
-                numbers, pictures = measure(data_dir, graphs, is_prepared=way == WAYS[1])
+            for way in list(WAYS)[:: -1 if number % 2 else 1]:
+                is_prepared, loads = WAYS[way]
+                print(way, file=sys.stderr)
+                numbers, pictures = measure(data_dir, graphs, options.device, is_prepared=is_prepared, loads=loads)
                 found[way].append(numbers)
                 made.append(pictures)
         is_same = all(np.array_equal(one, first) for pictures in made for one, first in zip(pictures, made[0], strict=True))
@@ -130,8 +136,19 @@ def main(arguments: list[str] | None = None) -> int:
     for row in rows:
         row["ratio"] = row["seconds"] / rows[0]["seconds"]
     print(table(rows))
-    print(f"\nThe pictures of both are {'equal to the bit' if is_same else 'NOT the same'}.\n")
-    print(json.dumps({"benchmark": "ahead", "rounds": options.rounds, "sizes": sizes, "is_same": is_same, "rows": rows}))
+    print(f"\nThe pictures of all are {'equal to the bit' if is_same else 'NOT the same'}.\n")
+    print(
+        json.dumps(
+            {
+                "benchmark": "ahead",
+                "rounds": options.rounds,
+                "sizes": sizes,
+                "same_models": options.same_models,
+                "is_same": is_same,
+                "rows": rows,
+            }
+        )
+    )
     return int(not is_same)
 
 

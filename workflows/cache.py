@@ -45,6 +45,11 @@ class Cache:
         """Whether it is likely that something is kept under the key. Any thread may ask."""
         return key in self._kept or (self.folder is not None and self._path(key).exists())
 
+    def glance(self, key: str) -> Values | None:
+        """What is kept in memory, if anything. Any thread may ask; it does not count as use."""
+        kept = self._kept.get(key)
+        return kept and kept[0]
+
     def get(self, key: str) -> Values | None:
         """What is kept under the key, or None."""
         values = self._from_memory(key) or self._from_disk(key)

@@ -28,7 +28,7 @@ from pipelines.preview import Colours, Window
 from pipelines.progress import IsCanceled, Progress, Report, never
 from pipelines.shelf import Shelf
 from pipelines.values import Saved
-from workflows.ahead import Ahead, Following
+from workflows.ahead import Ahead, Following, begins_at
 from workflows.cache import Cache
 from workflows.demand import Examined, checkpoints_of, relief_for
 from workflows.folders import Folders
@@ -134,11 +134,20 @@ class StageClock:
 
 class Engine:
     """What jobs share. Models stay on the shelf and results in the cache for the next one; one job at a time. Without a shelf there is one
-    for as much as the machine can spare."""
+    for as much as the machine can spare. `loads_ahead`: whether models of the next job are loaded beside one (workflows/ahead.py); None
+    is as the device is."""
 
-    def __init__(self, machine: MachineSettings = AUTOMATIC, shelf: Shelf | None = None, cache: Cache | None = None) -> None:
+    def __init__(
+        self,
+        machine: MachineSettings = AUTOMATIC,
+        shelf: Shelf | None = None,
+        cache: Cache | None = None,
+        *,
+        loads_ahead: bool | None = None,
+    ) -> None:
         self.machine, self.shelf, self._sizes_shelf = machine, Shelf() if shelf is None else shelf, shelf is None
         self.cache = Cache(memory_bytes=0) if cache is None else cache
+        self._loads_ahead = loads_ahead
         self._examined: dict[Any, Examined] = {}
         self.ahead = Ahead(self)
         self.colours: dict[Any, Colours | None] = {}  # of autoencoders, for previews
@@ -154,6 +163,14 @@ class Engine:
         if self._sizes_shelf:
             self.shelf.budget_bytes = memory.budget_bytes(placement.device, machine.vram_limit)
         return placement
+
+    @property
+    def loads_ahead(self) -> bool:
+        """Whether models of the next job are loaded beside one."""
+        return self.placement.device.type != "cpu" if self._loads_ahead is None else self._loads_ahead
+
+    def has_examined(self, path: Path, kind: str) -> bool:
+        return (path, kind, file_key(path)) in self._examined
 
     def examined(self, path: Path, kind: str) -> Examined:
         """A model file's header, and how many weights each part has; looked at again only when the file is another. Raises
@@ -186,7 +203,7 @@ class Engine:
     ) -> Run:
         """Run the workflow; `extra` is kept in its files, or with `keeps_metadata` off nothing is. `is_fresh`: no kept result is taken.
         `shows_previews`: glimpses are told. `following` is asked, in another thread, for the job after this one, so that its models and
-        prompts can be prepared while this one only decodes and writes.
+        prompts can be prepared while this one is finished.
 
         Raises InputError, CheckpointError, StorageError and UnreadableFileError before any work where it can be known;
         MemoryExhaustedError, EncodingError, Canceled. An error has the node in `node`."""
@@ -241,9 +258,9 @@ class _Job:
                 self.tell(NodeDone(i, ui, self.result.files[i]))
             to_do = [node for node in self.order if node.id in needed]
             last_use = {link.node: node.id for node in to_do for link in node.links().values()}
-            last_sampled = max((k for k, node in enumerate(to_do) if node.node_class.samples), default=-1)
+            spare_from = begins_at(to_do, placement.device)
             for k, node in enumerate(to_do):
-                if k == last_sampled + 1 and self.following:  # what is left is decoded and written
+                if k == spare_from and self.following:
                     engine.ahead.begin(self.following, relief)
                 self._work(bench, node)
                 self._let_go(node.id, last_use)

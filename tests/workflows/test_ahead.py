@@ -25,7 +25,7 @@ from pipelines.progress import Progress
 from pipelines.shelf import Shelf
 from pipelines.values import ModelSource, TextSource, VaeSource, VisionSource
 from tests.conftest import MOTION_NAME, STILL_NAME
-from workflows.ahead import Ahead
+from workflows.ahead import Ahead, begins_at
 from workflows.cache import Cache
 from workflows.folders import Folders
 from workflows.graph import Workflow
@@ -40,9 +40,9 @@ OTHERS = ("other_still.safetensors", "other_motion.safetensors")
 class House:
     """An engine of its own. `first` and `second` are films by other files; who loads what is kept."""
 
-    def __init__(self, data_dir: Path, budget: int) -> None:
+    def __init__(self, data_dir: Path, budget: int, *, loads_ahead: bool | None) -> None:
         self.folders, self.loads = Folders(data_dir), []
-        self.engine = Engine(CPU, Shelf(budget), Cache())
+        self.engine = Engine(CPU, Shelf(budget), Cache(), loads_ahead=loads_ahead)
         self.first, self.second = self.film(STILL_NAME, MOTION_NAME, "a red boat"), self.film(*OTHERS, "a (blue:1.2) car")
 
     def film(self, still: str, motion: str, prompt: str) -> Workflow:
@@ -70,8 +70,8 @@ def make(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         shutil.copy(data_dir / "models" / "checkpoints" / name, data_dir / "models" / "checkpoints" / other)
     made: list[House] = []
 
-    def make(budget: int = 2**30) -> House:
-        made.append(House(data_dir, budget))
+    def make(budget: int = 2**30, *, loads_ahead: bool | None = True) -> House:
+        made.append(House(data_dir, budget, loads_ahead=loads_ahead))
         return made[-1]
 
     def listened(load: Callable) -> Callable:
@@ -133,7 +133,7 @@ def test_the_next_job_finds_its_models_and_its_prompts_and_makes_the_same(make: 
     assert house.engine.ahead.result("x") is None
 
 
-def test_it_begins_when_nothing_is_sampled_any_more(make: Callable[..., House]) -> None:
+def test_on_a_cpu_it_begins_when_only_files_are_written(make: Callable[..., House]) -> None:
     house, order = make(), []
 
     def following() -> None:
@@ -145,8 +145,29 @@ def test_it_begins_when_nothing_is_sampled_any_more(make: Callable[..., House]) 
     house.run(house.first, tell=tell, following=following)
     finish()
     at = order.index("asked")
-    assert "motion" not in order[at:]
-    assert "decoding" not in order[:at]
+    assert not {"motion", "decoding"} & set(order[at:])
+    assert "encoding" in order[at:]
+
+
+def test_on_a_cpu_only_prompts_are_read_by_what_is_there(make: Callable[..., House], monkeypatch) -> None:
+    house, read, encode = make(loads_ahead=None), [], bench.encode_prompt
+    monkeypatch.setattr(bench, "encode_prompt", lambda *a, **k: read.append(threading.current_thread().name) or encode(*a, **k))
+    same = house.film(STILL_NAME, MOTION_NAME, "a blue car")
+    for following, count in ((house.second, 0), (same, 1)):  # the negative prompt is known
+        house.run(house.first, then=following)
+        finish()
+        assert house.beside() == []
+        assert read.count("preparing") == count
+    made = house.run(same)
+    assert read.count("preparing") == 1
+    assert np.array_equal(frames(made), frames(make().run(same)))
+
+
+def test_beside_a_card_it_begins_when_nothing_is_sampled_any_more(make: Callable[..., House]) -> None:
+    nodes = make().first.order()
+    at = begins_at(nodes, torch.device("cuda"))
+    assert [node.node_class.name for node in nodes[at - 1 :]] == ["KSampler", "VAEDecode", "SaveAnimatedWEBP"]
+    assert begins_at(nodes[at:], torch.device("cuda")) == 0
 
 
 def test_what_is_being_loaded_for_the_next_job_is_waited_for_and_told_of(make: Callable[..., House], monkeypatch) -> None:
@@ -202,7 +223,7 @@ def test_who_cancels_a_job_does_not_wait_for_what_is_loaded_for_it(make: Callabl
 
 
 def test_nothing_is_taken_from_the_job_that_runs(make: Callable[..., House], monkeypatch) -> None:
-    """Neither where both have no place on the shelf, nor where memory is short for what is left of this one."""
+    """Neither where both have no place on the shelf, nor where memory is short."""
     plain = make()
     plain.run(plain.first)
     enough = plain.engine.shelf.bytes
