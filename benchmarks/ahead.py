@@ -4,9 +4,9 @@
     python -m benchmarks.ahead --still FILE [--motion FILE]     with other checkpoints; without one for the motion only stills are made
 
 Unless they are to be the same, each job has models of its own: the same files under other names (links), so that it loads anew. In every
-round the same queue is done three ways, in turn from the first and from the last, each by a new engine in this process; the first job of
+round the same queue is done both ways, in turn from the first and from the last, each by a new engine in this process; the first job of
 a queue does not count. Seconds are by the clock, of the quickest round: memory that a process takes for the first time costs more. Exits
-with 1 if any picture that the ways made differs.
+with 1 if any picture that the two made differs.
 
 Prints a table and, last, one JSON document.
 """
@@ -27,7 +27,7 @@ from PIL import Image, ImageSequence
 
 from jobs.job import Job, JobStatus
 from jobs.progress import Board
-from jobs.runner import Runner, nobody
+from jobs.runner import Runner
 from jobs.store import JobStore
 from jobs.submitting import prepare
 from jobs.worker import Worker
@@ -38,8 +38,7 @@ from workflows.folders import Folders
 from workflows.nodes import catalog
 from workflows.templates import fill, find_template
 
-# Whether the next job is prepared, and whether models are loaded for it.
-WAYS = {"one after the other": (False, False), "prompts are read": (True, False), "models are loaded too": (True, True)}
+WAYS = {"is not prepared": False, "is prepared": True}
 SIZES = ("width", "height", "frames", "steps", "motion_steps")
 Numbers = dict[str, Any]
 
@@ -62,9 +61,7 @@ def queue_of(count: int, data_dir: Path, still: Path, motion: Path | None, sizes
     return graphs
 
 
-def measure(
-    data_dir: Path, graphs: list[dict[str, Any]], device: str, *, is_prepared: bool, loads: bool
-) -> tuple[Numbers, list[np.ndarray]]:
+def measure(data_dir: Path, graphs: list[dict[str, Any]], device: str, *, is_prepared: bool) -> tuple[Numbers, list[np.ndarray]]:
     """Seconds, and every frame of the last file of each job, but of the first job."""
     from workflows.run import Engine
 
@@ -75,8 +72,8 @@ def measure(
             places = store.positions()
             return store.get(min(places, key=places.__getitem__)) if places else None
 
-        engine = Engine(MachineSettings(device=device), cache=Cache(memory_bytes=0), loads_ahead=loads)
-        runner = Runner(data_dir, nodes, lambda: engine, upcoming if is_prepared else nobody)
+        engine = Engine(MachineSettings(device=device), cache=Cache(), prepares_next=is_prepared)
+        runner = Runner(data_dir, nodes, lambda: engine, upcoming)
         worker, done, ends = Worker(store, runner, Board()), [], []
         for graph in graphs:
             store.submit(prepare(graph, nodes, folders)[0])
@@ -100,7 +97,7 @@ def pixels_of(path: Path) -> np.ndarray:
 
 
 def table(rows: list[Numbers]) -> str:
-    lines = ["| next job | seconds a job | of these waiting for models | of one after the other |", "| --- | --- | --- | --- |"]
+    lines = ["| next job | seconds a job | of these waiting for models | of not prepared |", "| --- | --- | --- | --- |"]
     lines += [
         f"| {row['way']} | {row['seconds'] / row['jobs']:.2f} | {row['loading_s'] / row['jobs']:.2f} | {row['ratio']:.2f} |" for row in rows
     ]
@@ -126,9 +123,8 @@ def main(arguments: list[str] | None = None) -> int:
         graphs = queue_of(options.jobs + 1, data_dir, *files, sizes, same_models=options.same_models)
         for number in range(options.rounds):
             for way in list(WAYS)[:: -1 if number % 2 else 1]:
-                is_prepared, loads = WAYS[way]
                 print(way, file=sys.stderr)
-                numbers, pictures = measure(data_dir, graphs, options.device, is_prepared=is_prepared, loads=loads)
+                numbers, pictures = measure(data_dir, graphs, options.device, is_prepared=WAYS[way])
                 found[way].append(numbers)
                 made.append(pictures)
         is_same = all(np.array_equal(one, first) for pictures in made for one, first in zip(pictures, made[0], strict=True))

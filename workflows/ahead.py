@@ -1,8 +1,8 @@
 """What the job after this one will need is prepared while this one is finished: models are loaded, prompts are read.
 
-Beside a card that decodes frames the host has little to do, so there it begins when nothing is sampled any more. On a CPU decoding takes
-all cores, and loading beside decoding or writing was measured to take as long as one after the other, or longer; so there it begins when
-only files are written, and nothing is loaded: prompts are read if what reads them is there.
+It begins when nothing is sampled any more, beside a card, whose host has little to do then. Not on a CPU, where it was measured to take
+longer than one after the other, even where prompts alone are read while files are written; and not on Apple's devices, which take no work
+from two threads.
 
 It is a courtesy. It takes only memory that this job does not need, what goes wrong with it is left for the next job to find, and no
 result depends on it: what was not prepared is done when it is needed.
@@ -25,7 +25,7 @@ from pipelines.memory import STREAMED
 from pipelines.pieces import Relief
 from pipelines.progress import IsCanceled, Progress, Report
 from pipelines.values import Conditioning, ModelSource, TextSource, VaeSource, VisionSource
-from workflows.demand import all_examined, checkpoints_of, relief_for
+from workflows.demand import checkpoints_of, relief_for
 from workflows.folders import Folders
 from workflows.graph import Link, Node, Workflow
 from workflows.job_context import JobContext
@@ -44,17 +44,13 @@ _SPARED = 0.9  # of what is free
 _PARTS = {ModelSource: ("unet",), TextSource: ("text_encoder", "text_encoder_2"), VaeSource: ("vae",), VisionSource: ("vision",)}
 
 
-def begins_at(nodes: Sequence[Node], device: torch.device) -> int:
-    """The place in a job, whose nodes are worked in this order, from which the next one can be prepared."""
-
-    def is_busy(node: Node) -> bool:
-        return not node.node_class.is_output if device.type == "cpu" else node.node_class.samples
-
-    return max((k + 1 for k, node in enumerate(nodes) if is_busy(node)), default=0)
+def begins_at(nodes: Sequence[Node]) -> int:
+    """The place in a job, whose nodes are worked in this order, from which on nothing is sampled."""
+    return max((k + 1 for k, node in enumerate(nodes) if node.node_class.samples), default=0)
 
 
 class _NoRoom(Exception):
-    """For these models beside those of this job, or no time to load them."""
+    """For these models beside those of this job."""
 
 
 @dataclass
@@ -70,7 +66,7 @@ class _Preparation:
 
 
 class Ahead:
-    """Of one engine, whose jobs begin it and settle with it. Not on Apple's devices, which take no work from two threads."""
+    """Of one engine, whose jobs begin it and settle with it."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self._at_work, self._found = engine, _Preparation(), {}
@@ -78,8 +74,6 @@ class Ahead:
     def begin(self, following: Following, relief: Relief) -> None:
         """In a thread of its own, which ends by itself. `relief`: of the job that is done now, and nearly over."""
         self.stop()
-        if self.engine.placement.device.type == "mps":
-            return
         self._at_work = one = _Preparation()
         one.thread = threading.Thread(target=self._prepare, args=(one, following, relief), name="preparing", daemon=True)
         one.thread.start()
@@ -131,8 +125,6 @@ class _Next:
     def prepare(self) -> None:
         """Raises as a job; _NoRoom."""
         engine, order = self.engine, self.workflow.order()
-        if not engine.loads_ahead and not all_examined(order, self.folders, engine.has_examined):
-            raise _NoRoom
         keys = keys_of(order, self.folders, engine.placement)
         needed = self.workflow.needed(self.workflow.targets, lambda node: not node.node_class.is_changing and keys[node.id] in engine.cache)
         nodes = [node for node in order if node.id in needed]
@@ -188,7 +180,7 @@ class _NextShelf:
         source, _, placement, residence = key
         shelf, size, home = self.engine.shelf, self._bytes(source), placement.home(residence)
         works_on = {home, placement.device} if isinstance(source, TextSource) else {home}  # a prompt is read at once
-        if key not in shelf and (not self.engine.loads_ahead or any(size > self._room(device) for device in works_on)):
+        if key not in shelf and any(size > self._room(device) for device in works_on):
             raise _NoRoom
         models = shelf.prepare(key, size, load)
         if models is None:

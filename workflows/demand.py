@@ -35,12 +35,6 @@ def checkpoints_of(nodes: Iterable[Node], folders: Folders, examined: Callable[[
     return list(found.values())
 
 
-def all_examined(nodes: Iterable[Node], folders: Folders, has_examined: Callable[[Path, str], bool]) -> bool:
-    """Whether what these nodes load is known already. Raises CheckpointError."""
-    loaders = [(node, _LOADERS[node.node_class.name]) for node in nodes if node.node_class.name in _LOADERS]
-    return all(has_examined(folders.model("checkpoints", node.inputs["ckpt_name"]), kind) for node, kind in loaders)
-
-
 def relief_for(
     work: Sequence[Work],
     models: Sequence[Examined],

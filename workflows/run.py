@@ -134,8 +134,8 @@ class StageClock:
 
 class Engine:
     """What jobs share. Models stay on the shelf and results in the cache for the next one; one job at a time. Without a shelf there is one
-    for as much as the machine can spare. `loads_ahead`: whether models of the next job are loaded beside one (workflows/ahead.py); None
-    is as the device is."""
+    for as much as the machine can spare. `prepares_next`: whether the job after one is prepared beside it (workflows/ahead.py); None is as
+    the device is."""
 
     def __init__(
         self,
@@ -143,11 +143,11 @@ class Engine:
         shelf: Shelf | None = None,
         cache: Cache | None = None,
         *,
-        loads_ahead: bool | None = None,
+        prepares_next: bool | None = None,
     ) -> None:
         self.machine, self.shelf, self._sizes_shelf = machine, Shelf() if shelf is None else shelf, shelf is None
         self.cache = Cache(memory_bytes=0) if cache is None else cache
-        self._loads_ahead = loads_ahead
+        self._prepares_next = prepares_next
         self._examined: dict[Any, Examined] = {}
         self.ahead = Ahead(self)
         self.colours: dict[Any, Colours | None] = {}  # of autoencoders, for previews
@@ -165,12 +165,9 @@ class Engine:
         return placement
 
     @property
-    def loads_ahead(self) -> bool:
-        """Whether models of the next job are loaded beside one."""
-        return self.placement.device.type != "cpu" if self._loads_ahead is None else self._loads_ahead
-
-    def has_examined(self, path: Path, kind: str) -> bool:
-        return (path, kind, file_key(path)) in self._examined
+    def prepares_next(self) -> bool:
+        """Whether the job after one is prepared beside it."""
+        return self.placement.device.type == "cuda" if self._prepares_next is None else self._prepares_next
 
     def examined(self, path: Path, kind: str) -> Examined:
         """A model file's header, and how many weights each part has; looked at again only when the file is another. Raises
@@ -258,9 +255,9 @@ class _Job:
                 self.tell(NodeDone(i, ui, self.result.files[i]))
             to_do = [node for node in self.order if node.id in needed]
             last_use = {link.node: node.id for node in to_do for link in node.links().values()}
-            spare_from = begins_at(to_do, placement.device)
+            spare_from = begins_at(to_do)
             for k, node in enumerate(to_do):
-                if k == spare_from and self.following:
+                if k == spare_from and self.following and engine.prepares_next:
                     engine.ahead.begin(self.following, relief)
                 self._work(bench, node)
                 self._let_go(node.id, last_use)

@@ -116,6 +116,7 @@ def test_a_job_runs_from_submission_to_files(house: House) -> None:
 
 
 def test_the_job_that_waits_is_prepared_while_one_is_written(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(house.engine), "prepares_next", True)  # as beside a card
     threads = []
     encode = bench.encode_prompt
     monkeypatch.setattr(bench, "encode_prompt", lambda *a, **k: threads.append(threading.current_thread().name) or encode(*a, **k))

@@ -146,7 +146,7 @@ def test_who_comes_next_is_known(make) -> None:
     assert service.runner.upcoming() is None
     first, second = submit(service, "first"), submit(service, "second")
     assert service.runner.upcoming().id == first
-    service.store.move(second, 0)
+    service.store.move(second, to="front")
     assert service.runner.upcoming().id == second
 
 

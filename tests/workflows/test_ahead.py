@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import logging
 import shutil
@@ -20,12 +21,11 @@ from errors import Canceled, StorageError
 from pipelines import bench, memory
 from pipelines.models import Loading
 from pipelines.parameters import MachineSettings
-from pipelines.pieces import Plan, Relief
 from pipelines.progress import Progress
 from pipelines.shelf import Shelf
 from pipelines.values import ModelSource, TextSource, VaeSource, VisionSource
 from tests.conftest import MOTION_NAME, STILL_NAME
-from workflows.ahead import Ahead, begins_at
+from workflows.ahead import begins_at
 from workflows.cache import Cache
 from workflows.folders import Folders
 from workflows.graph import Workflow
@@ -40,9 +40,9 @@ OTHERS = ("other_still.safetensors", "other_motion.safetensors")
 class House:
     """An engine of its own. `first` and `second` are films by other files; who loads what is kept."""
 
-    def __init__(self, data_dir: Path, budget: int, *, loads_ahead: bool | None) -> None:
+    def __init__(self, data_dir: Path, budget: int, *, prepares_next: bool | None) -> None:
         self.folders, self.loads = Folders(data_dir), []
-        self.engine = Engine(CPU, Shelf(budget), Cache(), loads_ahead=loads_ahead)
+        self.engine = Engine(CPU, Shelf(budget), Cache(), prepares_next=prepares_next)
         self.first, self.second = self.film(STILL_NAME, MOTION_NAME, "a red boat"), self.film(*OTHERS, "a (blue:1.2) car")
 
     def film(self, still: str, motion: str, prompt: str) -> Workflow:
@@ -70,8 +70,8 @@ def make(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         shutil.copy(data_dir / "models" / "checkpoints" / name, data_dir / "models" / "checkpoints" / other)
     made: list[House] = []
 
-    def make(budget: int = 2**30, *, loads_ahead: bool | None = True) -> House:
-        made.append(House(data_dir, budget, loads_ahead=loads_ahead))
+    def make(budget: int = 2**30, *, prepares_next: bool | None = True) -> House:
+        made.append(House(data_dir, budget, prepares_next=prepares_next))
         return made[-1]
 
     def listened(load: Callable) -> Callable:
@@ -133,7 +133,7 @@ def test_the_next_job_finds_its_models_and_its_prompts_and_makes_the_same(make: 
     assert house.engine.ahead.result("x") is None
 
 
-def test_on_a_cpu_it_begins_when_only_files_are_written(make: Callable[..., House]) -> None:
+def test_it_begins_when_nothing_is_sampled_any_more(make: Callable[..., House]) -> None:
     house, order = make(), []
 
     def following() -> None:
@@ -145,29 +145,22 @@ def test_on_a_cpu_it_begins_when_only_files_are_written(make: Callable[..., Hous
     house.run(house.first, tell=tell, following=following)
     finish()
     at = order.index("asked")
-    assert not {"motion", "decoding"} & set(order[at:])
-    assert "encoding" in order[at:]
+    assert "motion" not in order[at:]
+    assert "decoding" not in order[:at]
+    nodes = house.first.order()
+    assert [node.node_class.name for node in nodes[begins_at(nodes) - 1 :]] == ["KSampler", "VAEDecode", "SaveAnimatedWEBP"]
+    assert begins_at(nodes[begins_at(nodes) :]) == 0
 
 
-def test_on_a_cpu_only_prompts_are_read_by_what_is_there(make: Callable[..., House], monkeypatch) -> None:
-    house, read, encode = make(loads_ahead=None), [], bench.encode_prompt
-    monkeypatch.setattr(bench, "encode_prompt", lambda *a, **k: read.append(threading.current_thread().name) or encode(*a, **k))
-    same = house.film(STILL_NAME, MOTION_NAME, "a blue car")
-    for following, count in ((house.second, 0), (same, 1)):  # the negative prompt is known
-        house.run(house.first, then=following)
-        finish()
-        assert house.beside() == []
-        assert read.count("preparing") == count
-    made = house.run(same)
-    assert read.count("preparing") == 1
-    assert np.array_equal(frames(made), frames(make().run(same)))
-
-
-def test_beside_a_card_it_begins_when_nothing_is_sampled_any_more(make: Callable[..., House]) -> None:
-    nodes = make().first.order()
-    at = begins_at(nodes, torch.device("cuda"))
-    assert [node.node_class.name for node in nodes[at - 1 :]] == ["KSampler", "VAEDecode", "SaveAnimatedWEBP"]
-    assert begins_at(nodes[at:], torch.device("cuda")) == 0
+@pytest.mark.parametrize(("device", "is_asked"), [("cuda", True), ("cpu", False), ("mps", False)])
+def test_only_beside_a_card_unless_it_is_wanted(make: Callable[..., House], device: str, is_asked: bool) -> None:
+    house = make(prepares_next=None)
+    house.engine.placement = dataclasses.replace(house.engine.placement, device=torch.device(device))
+    assert house.engine.prepares_next == is_asked
+    plain, asked = make(prepares_next=None), []
+    plain.run(plain.first, following=lambda: asked.append(1))
+    finish()
+    assert asked == []
 
 
 def test_what_is_being_loaded_for_the_next_job_is_waited_for_and_told_of(make: Callable[..., House], monkeypatch) -> None:
@@ -263,17 +256,6 @@ def test_idle_memory_is_given_back_whatever_is_prepared(make: Callable[..., Hous
     house.engine.idle()
     assert house.engine.shelf.bytes == 0
     assert len(house.run(house.second).files) == 2
-
-
-def test_a_device_that_takes_no_work_from_two_threads_is_left_alone(make: Callable[..., House], monkeypatch) -> None:
-    house = make()
-    placement = house.engine.placement
-    monkeypatch.setitem(house.engine.__dict__, "placement", placement.__class__(**{**vars(placement), "device": torch.device("mps")}))
-    asked: list[int] = []
-    ahead = Ahead(house.engine)
-    ahead.begin(lambda: asked.append(1), Relief(Plan()))
-    finish()
-    assert asked == []
 
 
 def test_early_are_nodes_that_only_name_models_or_read_a_prompt() -> None:
