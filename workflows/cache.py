@@ -128,7 +128,7 @@ class Cache:
                 status = path.stat()
                 if path.suffix == ".safetensors":
                     files.append((status.st_mtime, status.st_size, path))
-                elif time.time() - status.st_mtime > _ABANDONED_SECONDS:
+                elif path.suffix == ".part" and time.time() - status.st_mtime > _ABANDONED_SECONDS:  # of a version that wrote such
                     path.unlink()
         files.sort()
         total = sum(each for _, each, _ in files) + size

@@ -105,3 +105,15 @@ def test_a_full_disk_costs_the_cache_and_not_the_job(
     monkeypatch.setattr(cache_file.shutil, "disk_usage", lambda path: usage._replace(free=2**20))
     kept.put("n", (PICTURES,), on_disk=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_else_lies_in_the_folder_is_left_alone_however_old(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """PyTorch's compiler has its place there."""
+    (tmp_path / "compiled").mkdir()
+    for name in ("attention.json", "old.part"):
+        (tmp_path / name).touch()
+    for path in tmp_path.iterdir():
+        os.utime(path, (1, 1))
+    Cache(tmp_path).put("k", (PICTURES,), on_disk=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"compiled", "attention.json", "k.safetensors"}
+    assert caplog.text == ""
