@@ -62,7 +62,7 @@ def queue_of(count: int, data_dir: Path, still: Path, motion: Path | None, sizes
 
 
 def measure(data_dir: Path, graphs: list[dict[str, Any]], device: str, *, is_prepared: bool) -> tuple[Numbers, list[np.ndarray]]:
-    """Seconds, and every frame of the last file of each job, but of the first job."""
+    """Seconds, and every frame of all pictures and animations of each job but the first."""
     from workflows.run import Engine
 
     nodes, folders = catalog(), Folders(data_dir)
@@ -72,7 +72,7 @@ def measure(data_dir: Path, graphs: list[dict[str, Any]], device: str, *, is_pre
             places = store.positions()
             return store.get(min(places, key=places.__getitem__)) if places else None
 
-        engine = Engine(MachineSettings(device=device), cache=Cache(), prepares_next=is_prepared)
+        engine = Engine(MachineSettings(device=device, attention="sdpa"), cache=Cache(), prepares_next=is_prepared)
         runner = Runner(data_dir, nodes, lambda: engine, upcoming)
         worker, done, ends = Worker(store, runner, Board()), [], []
         for graph in graphs:
@@ -85,8 +85,9 @@ def measure(data_dir: Path, graphs: list[dict[str, Any]], device: str, *, is_pre
             print(f"{job.run_seconds:.1f} s, {job.stage_seconds}", file=sys.stderr, flush=True)
         del done[0]
         runner.close()
+        runner.release()
     waited = [job.stage_seconds.get("loading", 0.0) for job in done]
-    written = [data_dir / "output" / file.subfolder / file.filename for job in done for file in job.files[:1]]
+    written = [data_dir / "output" / file.subfolder / file.filename for job in done for file in job.files if file.kind == "images"]
     numbers = {"seconds": ends[-1] - ends[0], "loading_s": sum(waited), "jobs": len(done)}
     return numbers, [pixels_of(path) for path in written]
 

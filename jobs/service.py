@@ -66,7 +66,7 @@ class Service:
         self.settings, self.work, self.catalog, self.ends_when_empty = store, work, catalog, ends_when_empty
         self.board = Board()
         self.store = open_store(store, self.board)
-        self.runner = executor or Runner(store.data_dir, catalog, self._make_engine, self._upcoming)
+        self.runner = executor or Runner(store.data_dir, catalog, self._make_engine, self._to_prepare)
         self._run_one = run or self.runner
         hooks = {"on_idle": self._idle, "on_pause": self.runner.release}
         one_or_more = Worker if self.runner.hands == 1 else partial(Crew, hands=self.runner.hands)
@@ -166,6 +166,10 @@ class Service:
         """Which is done next, as things are. Raises StorageError."""
         places = self.store.positions()
         return self.store.get(min(places, key=places.__getitem__)) if places else None
+
+    def _to_prepare(self) -> Job | None:
+        """None where no job will be begun. Raises StorageError."""
+        return None if self.worker.is_draining or self.store.is_paused else self._upcoming()
 
     def _look_ahead(self, job: Job) -> None:
         """While this one is done, the system may read the models of the next, if they are others."""

@@ -6,11 +6,16 @@ All give the same but for rounding. One that does not is left out.
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
+import os
 import statistics
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -36,7 +41,8 @@ class Case(NamedTuple):
 # Diffusion; and that of 25 frames to each other, of some of their pixels.
 CASES = (Case(2, 4096, 8, 40), Case(4, 9216, 5, 64), Case(2304, 25, 5, 64, is_over_time=True))
 SMALL = (Case(1, 64, 1, 40),)
-_WIDTHS = (40, 64, 160)  # there are, in the UNets
+_WIDTHS = (40, 64, 80, 160)  # of heads, in the UNets
+_SEEN = (256, 77, 1)  # tokens that 256 look at: each other, a prompt, a still
 _TOLERANCE = 0.02  # of the largest number; half precision is off by a tenth of it
 _CALLS = 5
 _BETTER = 0.95  # of the time of one that stands before it: less is noise
@@ -80,16 +86,51 @@ def told(found: Iterable[Timed]) -> str:
     return ", ".join(f"{one.name} {1000 * one.seconds:.2f} ms" for one in works)
 
 
+def measured_once(device: torch.device, dtype: torch.dtype, file: Path | None) -> list[Timed]:
+    """The same, of all, from the file if it was measured with this card and these libraries before, and then kept there, if it can be."""
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    key = " ".join([card, str(dtype), *(f"{name} {_version(name)}" for name in ("torch", "xformers"))])
+    known: dict[str, Any] = {}
+    if file:
+        with suppress(OSError, ValueError):
+            read = json.loads(file.read_text())
+            known = read if isinstance(read, dict) else {}
+        with suppress(KeyError, TypeError):
+            return [Timed(str(name), seconds and float(seconds), str(problem)) for name, seconds, problem in known[key]]
+    found = measured(device, dtype)
+    if file:
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_suffix(f".{os.getpid()}.part")
+            part.write_text(json.dumps(known | {key: [[one.name, one.seconds, one.problem] for one in found]}))
+            part.replace(file)
+    return found
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "-"
+
+
 @torch.inference_mode()
 def _timed(name: str, device: torch.device, dtype: torch.dtype, cases: Sequence[Case]) -> Timed:
     try:
-        widths = _WIDTHS if name == XFORMERS else _WIDTHS[:1]  # PyTorch has another kernel for widths that one does not take
-        if (off := max(_error(name, Case(2, 256, 2, width), device, dtype) for width in widths)) > _TOLERANCE:
+        if (off := max(_errors(name, device, dtype))) > _TOLERANCE:
             return Timed(name, None, f"it is off by {off:.2g}")
         by = {case: OWN_CHOICE if name == XFORMERS and case.is_over_time else name for case in cases}
         return Timed(name, sum(_seconds(by[case], _drawn(case, device, dtype)) for case in cases))
     except Exception as error:  # a kernel for other cards, another PyTorch or other widths fails in many ways, some only when it is used
         return Timed(name, None, [*str(error).splitlines(), type(error).__name__][0])
+
+
+def _errors(name: str, device: torch.device, dtype: torch.dtype) -> Iterator[float]:
+    """Of what the kernel itself computes, and of all that the UNets will ask where it is taken, for which PyTorch may have another one."""
+    yield _error(_drawn(Case(2, 256, 2, 40), device, dtype), lambda tokens: _attended(name, tokens))
+    for width, seen in product(_WIDTHS, _SEEN):
+        query, key, value = _drawn(Case(2, 256, 2, width), device, dtype)
+        yield _error([query, key[:, :seen], value[:, :seen]], lambda tokens: _served(name, tokens))
 
 
 def _drawn(case: Case, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
@@ -105,15 +146,26 @@ def _attended(name: str, tokens: Sequence[Tensor]) -> Tensor:
 
         return memory_efficient_attention(*(one.contiguous() for one in tokens))
     with sdpa_kernel(BACKENDS[name]) if name in BACKENDS else nullcontext():
-        return torch.nn.functional.scaled_dot_product_attention(*(one.transpose(1, 2) for one in tokens)).transpose(1, 2)
+        return _of_pytorch(tokens)
 
 
-def _error(name: str, case: Case, device: torch.device, dtype: torch.dtype) -> float:
+def _served(name: str, tokens: Sequence[Tensor]) -> Tensor:
+    """As where this kernel is taken."""
+    if name == XFORMERS:
+        return _attended(name, tokens)
+    with attending(name):
+        return _of_pytorch(tokens)
+
+
+def _of_pytorch(tokens: Sequence[Tensor]) -> Tensor:
+    return torch.nn.functional.scaled_dot_product_attention(*(one.transpose(1, 2) for one in tokens)).transpose(1, 2)
+
+
+def _error(tokens: Sequence[Tensor], attend: Callable[[Sequence[Tensor]], Tensor]) -> float:
     """The largest difference from the definition in double precision, of the largest number."""
-    tokens = _drawn(case, device, dtype)
     query, key, value = (one.double().cpu().transpose(1, 2) for one in tokens)
     expected = (torch.softmax(query @ key.mT / query.shape[-1] ** 0.5, -1) @ value).transpose(1, 2)
-    return float((_attended(name, tokens).double().cpu() - expected).abs().max() / expected.abs().max())
+    return float((attend(tokens).double().cpu() - expected).abs().max() / expected.abs().max())
 
 
 def _seconds(name: str, tokens: Sequence[Tensor]) -> float:

@@ -157,6 +157,11 @@ class Bench:
         pixels = torch.from_numpy(pictures.pixels).permute(0, 3, 1, 2)
         return Pictures(scaled(crop_to_aspect(pixels, width, height) if is_cropped else pixels, width, height, method), pictures.draw)
 
+    def key(self, source: Source) -> tuple[Source, tuple[Any, ...], Placement, str]:
+        """Under which its models lie on the shelf."""
+        source = _weights_of(source)
+        return source, self._stamps(source), self.placement, self.relief.cut("loading").residence
+
     def load(self, source: Source) -> None:
         """So that its models are there when they are wanted. Raises CheckpointError, MemoryExhaustedError, Canceled."""
         self._models(source)
@@ -178,7 +183,7 @@ class Bench:
         source = _weights_of(source)
 
         def load(plan: Plan) -> Any:
-            key = (source, self._stamps(source), self.placement, plan.residence)
+            key = self.key(source)
             self.relief.spare = lambda: self.shelf.drop_others(key)
             loading = Loading(self.placement, self.report, self.is_canceled, plan.residence)
             return self.shelf.take(key, partial(_LOADERS[type(source)], source, loading))

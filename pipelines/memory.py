@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from errors import InputError, UnknownNameError
-from pipelines.attention import OWN_CHOICE, SMALL, XFORMERS, Timed, best, measured, told
+from pipelines.attention import OWN_CHOICE, SMALL, XFORMERS, Timed, best, measured, measured_once, told
 from pipelines.compiling import as_written, check_compiler, compile_blocks
 from pipelines.packing import allow_packing
 from pipelines.parameters import ATTENTIONS, DTYPES, WEIGHTS
@@ -71,9 +71,12 @@ def choose_placement(
     *,
     is_compiled: bool = False,
     weights: str = "auto",
+    limit_gib: float = 0,
+    remembered: Path | None = None,
 ) -> Placement:
-    """The best this machine has. Raises InputError for a device or a compiler that is not there and for what cannot go together,
-    UnknownNameError for other names."""
+    """The best this machine has. `limit_gib`: of a card this process takes that much at most; 0 is all there is. `remembered`: a file for
+    what was measured of a card, so that it chooses alike the next time. Raises InputError for a device or a compiler that is not there and
+    for what cannot go together, UnknownNameError for other names."""
     if attention not in ATTENTIONS:
         raise UnknownNameError("attention", attention, ATTENTIONS)
     if dtype not in DTYPES:
@@ -85,8 +88,10 @@ def choose_placement(
         _check_float8(chosen, is_compiled=is_compiled)
     if is_compiled:
         check_compiler()
+    if limit_gib:
+        limit(chosen, limit_gib)
     precision, vae_precision, why = _precision(dtype, chosen)
-    kernel, kernel_why = _attention(attention, chosen, precision)
+    kernel, kernel_why = _attention(attention, chosen, precision, remembered)
     more = "; compiled" if is_compiled else "; the UNets' weights in float8, which is lossy" if is_float8 else ""
     placement = Placement(chosen, precision, vae_precision, kernel, f"{why}; {kernel_why}{more}", savings, is_compiled, is_float8)
     log.info("placement: %s", placement.reason)
@@ -133,7 +138,7 @@ def _precision(asked: str, device: torch.device) -> tuple[torch.dtype, torch.dty
     return torch.float16, for_vae, f"{name}: {why}"
 
 
-def _attention(asked: str, device: torch.device, precision: torch.dtype) -> tuple[str, str]:
+def _attention(asked: str, device: torch.device, precision: torch.dtype, remembered: Path | None) -> tuple[str, str]:
     """As asked; on a card else the quickest of those that work there, and PyTorch's own choice on other devices, which have no other."""
     if asked == OWN_CHOICE:
         return OWN_CHOICE, "PyTorch attention as asked"
@@ -145,7 +150,8 @@ def _attention(asked: str, device: torch.device, precision: torch.dtype) -> tupl
         return asked, f"{asked} attention as asked"
     if device.type != "cuda":
         return OWN_CHOICE, "PyTorch attention (no CUDA device)"
-    found = measured(device, precision)
+    found = measured_once(device, precision, remembered)
+    release(device)
     problems = [f"; {one.name}: {one.problem}" for one in found if one.name == XFORMERS and one.problem]
     return best(found), f"{best(found)} attention, as measured here: {told(found)}{''.join(problems)}"
 

@@ -81,6 +81,11 @@ class Demand:
         streamed = max(round(_OF_STREAMED * self.largest), self.encoder)
         return {ALL_STAY: self.weights, ONE_STAYS: self.largest, STREAMED: streamed}[plan.residence]
 
+    def finishing(self, plan: Plan) -> int:
+        """For decoding, of frames or of a still, and for the model that does it, if it has yet to come."""
+        still = round(_DECODER * self.width * self.vae_item_bytes / 2 * self.still_positions)
+        return max(self.activations(plan)["decoding"], still) + (0 if plan.residence == ALL_STAY else self.largest)
+
     def activations(self, plan: Plan) -> dict[str, int]:
         """Of each stage."""
         both = int(plan.is_batched)
@@ -217,9 +222,9 @@ class Relief:
         """The plan of this phase by now."""
         return self._cuts.get(phase, self.plan)
 
-    def needs(self, phase: str) -> int:
-        """Bytes that this phase should need for its work, as it is cut by now; 0 where nobody knows."""
-        return self._demand.activations(self.cut(phase))[phase] if self._demand else 0
+    def finishing(self) -> int:
+        """Bytes that the job should need on the device from where nothing is sampled any more, besides what is there; 0 if nobody knows."""
+        return self._demand.finishing(self.cut("decoding")) if self._demand else 0
 
     @contextmanager
     def bring(self, phase: str, *modules: nn.Module) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, TypeVar
 
 import torch
@@ -13,20 +13,27 @@ from torch import nn
 T = TypeVar("T")
 
 
+def nobody() -> None:
+    """Who is told before memory is given back, where nobody has to be."""
+
+
 class Shelf:
     """What was loaded stays until `budget_bytes` are exceeded; then what was used longest ago goes. The newest always stays.
 
-    One thread does the jobs and takes. Another may `prepare` models for the job after this one."""
+    One thread does the jobs and takes. Another may `prepare` models for the job after this one; `before_drop` ends it, before memory is
+    given back."""
 
     def __init__(self, budget_bytes: int = 0) -> None:
-        self.budget_bytes = budget_bytes
+        self.budget_bytes, self.before_drop = budget_bytes, nobody
         self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._wanted: set[Hashable] = set()  # by this job, and by the one after it
-        self._drops = 0
         self._lock = threading.RLock()
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
+
     def begin_job(self) -> None:
-        """What was taken until now belongs to jobs that are over."""
+        """What was wanted until now belongs to jobs that are over."""
         with self._lock:
             self._wanted.clear()
 
@@ -36,37 +43,37 @@ class Shelf:
             if key in self._kept:
                 return self._again(key)
             self._shrink(0)
-        return self._keep(key, load())
+        models = load()
+        with self._lock:
+            self._put(key, models)
+            self._shrink(1)
+        return models
 
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._kept
+    def want(self, keys: Iterable[Hashable]) -> None:
+        """The next job will take these, if they are there: nothing that is prepared for it takes their place."""
+        with self._lock:
+            self._wanted.update(keys)
 
     def prepare(self, key: Hashable, size: int, load: Callable[[], T]) -> T | None:
-        """The same for the next job, beside this one: None if both together have no room for these models of `size` bytes, or if memory
-        was given back meanwhile. What neither wants goes for it."""
+        """As `take`, for the next job beside this one: None if both together have no room for these models of `size` bytes. What neither
+        wants goes for it."""
         with self._lock:
             if key in self._kept:
                 return self._again(key)
-            wanted = size + sum(bytes_ for kept, (_, bytes_) in self._kept.items() if kept in self._wanted)
-            if wanted > self.budget_bytes:
+            if size + sum(bytes_ for kept, (_, bytes_) in self._kept.items() if kept in self._wanted) > self.budget_bytes:
                 return None
             for other in [kept for kept in self._kept if kept not in self._wanted]:
                 if self.bytes + size > self.budget_bytes:
                     del self._kept[other]
-            drops = self._drops
         models = load()
         with self._lock:
-            return self._keep(key, models) if drops == self._drops else None
-
-    @property
-    def drops(self) -> int:
-        """How often memory was wanted back."""
-        return self._drops
+            self._put(key, models)
+        return models
 
     def drop_others(self, key: Hashable = None) -> bool:
         """Let go of everything else, or of all. False if there was nothing."""
+        self.before_drop()
         with self._lock:
-            self._drops += 1
             others = [kept for kept in self._kept if kept != key]
             for kept in others:
                 del self._kept[kept]
@@ -92,12 +99,9 @@ class Shelf:
         self._kept.move_to_end(key)
         return self._kept[key][0]
 
-    def _keep(self, key: Hashable, models: T) -> T:
-        with self._lock:
-            self._wanted.add(key)
-            self._kept[key] = models, bytes_of(models)
-            self._shrink(1)
-        return models
+    def _put(self, key: Hashable, models: Any) -> None:
+        self._wanted.add(key)
+        self._kept[key] = models, bytes_of(models)
 
     def _shrink(self, least: int) -> None:
         while len(self._kept) > least and self.bytes > self.budget_bytes:

@@ -22,9 +22,9 @@ from errors import Canceled, StillmotionError
 from pipelines import memory
 from pipelines.bench import Bench, Source
 from pipelines.memory import STREAMED
-from pipelines.pieces import Relief
+from pipelines.pieces import Plan, Relief
 from pipelines.progress import IsCanceled, Progress, Report
-from pipelines.values import Conditioning, ModelSource, TextSource, VaeSource, VisionSource
+from pipelines.values import ModelSource, TextSource, VaeSource, VisionSource
 from workflows.demand import checkpoints_of, relief_for
 from workflows.folders import Folders
 from workflows.graph import Link, Node, Workflow
@@ -70,6 +70,7 @@ class Ahead:
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self._at_work, self._found = engine, _Preparation(), {}
+        engine.shelf.before_drop = self.stop  # memory is wanted back
 
     def begin(self, following: Following, relief: Relief) -> None:
         """In a thread of its own, which ends by itself. `relief`: of the job that is done now, and nearly over."""
@@ -124,30 +125,45 @@ class _Next:
 
     def prepare(self) -> None:
         """Raises as a job; _NoRoom."""
+        # 1. What the job will need that is not there, and how it will be cut.
         engine, order = self.engine, self.workflow.order()
         keys = keys_of(order, self.folders, engine.placement)
         needed = self.workflow.needed(self.workflow.targets, lambda node: not node.node_class.is_changing and keys[node.id] in engine.cache)
-        nodes = [node for node in order if node.id in needed]
-        bench = self._bench(nodes)
-        self.one.keys = keys
         self.values |= {i: kept for i in self.workflow.nodes if i not in needed and (kept := engine.cache.glance(keys[i])) is not None}
+        bench = self._bench([node for node in order if node.id in needed or node.id in self.values])
+        self.one.keys = keys
+
+        # 2. What only names models, so that nothing that is there gives way for something else of this job.
+        nodes = [node for node in order if node.id in needed]
+        for node in nodes:
+            if self._is_early(node) and "CONDITIONING" not in node.node_class.outputs:
+                self._work(bench, node)
+        engine.shelf.want(bench.key(source) for node in nodes for source in self._sources(node))
+
+        # 3. Models and prompts, in the order in which the job will want them.
         for node in nodes:
             if self.one.is_last or self.one.is_stopped:
                 return
-            if node.node_class.is_early and all(link.node in self.values for link in node.links().values()):
-                self._work(bench, node, keys[node.id])
-            else:
-                for source in filter(_is_source, map(self._known, node.links().values())):
+            if self._is_early(node) and node.id not in self.values:
+                self.one.found[keys[node.id]] = self._work(bench, node)
+            elif node.id not in self.values:
+                for source in self._sources(node):
                     bench.load(source)
 
-    def _work(self, bench: Bench, node: Node, key: str) -> None:
+    def _is_early(self, node: Node) -> bool:
+        return node.node_class.is_early and all(link.node in self.values for link in node.links().values())
+
+    def _sources(self, node: Node) -> list[Source]:
+        """Of models that this node works with, if it is no node that passes them on."""
+        return [] if node.id in self.values else [one for one in map(self._known, node.links().values()) if isinstance(one, tuple(_PARTS))]
+
+    def _work(self, bench: Bench, node: Node) -> Any:
         inputs = {name: self._known(value) if isinstance(value, Link) else value for name, value in node.inputs.items()}
         if node.node_class.wants_job:
             inputs["job"] = JobContext(self.folders, self.workflow.graph)
         values = node.node_class.function(bench, **inputs)
         self.values[node.id] = values if isinstance(values, tuple) else (values,)
-        if isinstance(values, Conditioning):
-            self.one.found[key] = values
+        return values
 
     def _known(self, link: Link) -> Any:
         return self.values[link.node][link.slot] if link.node in self.values else None
@@ -157,14 +173,13 @@ class _Next:
         engine = self.engine
         models = checkpoints_of(nodes, self.folders, engine.examined)
         work = workload(self.workflow, self.folders)
+        memory.release(engine.placement.device)  # so that nothing is both free and taken
         held = memory.taken_bytes(engine.placement.device)
         plan = relief_for(work, models, engine.placement, engine.machine, engine.shelf, held=held).plan
         if plan.residence == STREAMED:
             raise _NoRoom
-        drops = engine.shelf.drops
-        is_stopped = lambda: self.one.is_stopped or engine.shelf.drops != drops  # noqa: E731
-        relief, shelf = Relief(plan, engine.placement.device), _NextShelf(engine, self.now)
-        return Bench(engine.placement, relief, shelf, self._told, is_stopped, None, engine.examined)
+        relief, shelf = Relief(plan, engine.placement.device), _NextShelf(engine, self.now, plan)
+        return Bench(engine.placement, relief, shelf, self._told, lambda: self.one.is_stopped, None, engine.examined)
 
     def _told(self, progress: Progress) -> None:
         self.one.progress = progress
@@ -173,14 +188,15 @@ class _Next:
 class _NextShelf:
     """The engine's, as who prepares may use it. Taking raises _NoRoom."""
 
-    def __init__(self, engine: Engine, now: Relief) -> None:
-        self.engine, self.now = engine, now
+    def __init__(self, engine: Engine, now: Relief, plan: Plan) -> None:
+        self.engine, self.now, self.plan = engine, now, plan
 
     def take(self, key: tuple[Source, Hashable, memory.Placement, str], load: Callable[[], T]) -> T:
         source, _, placement, residence = key
         shelf, size, home = self.engine.shelf, self._bytes(source), placement.home(residence)
         works_on = {home, placement.device} if isinstance(source, TextSource) else {home}  # a prompt is read at once
-        if key not in shelf and any(size > self._room(device) for device in works_on):
+        has_room = key in shelf or all(size <= self._room(device) for device in works_on)
+        if residence != self.plan.residence or not has_room:
             raise _NoRoom
         models = shelf.prepare(key, size, load)
         if models is None:
@@ -203,9 +219,4 @@ class _NextShelf:
             return 0
         if device.type == "cuda" and (limit := self.engine.machine.vram_limit):
             free = min(free, limit * memory.GIB - memory.taken_bytes(device))
-        decodes_there = device.type == self.engine.placement.device.type != "cpu"
-        return _SPARED * free - (self.now.needs("decoding") if decodes_there else 0)
-
-
-def _is_source(value: Any) -> bool:
-    return isinstance(value, tuple(_PARTS))
+        return _SPARED * free - (self.now.finishing() if device.type == self.engine.placement.device.type else 0)

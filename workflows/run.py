@@ -157,8 +157,9 @@ class Engine:
         """What it runs on. Raises InputError, UnknownNameError for what is not there."""
         machine = self.machine
         placement = memory.choose_placement(
-            machine.device, machine.attention, machine.dtype, is_compiled=machine.compile, weights=machine.weights
-        )
+            machine.device, machine.attention, machine.dtype, is_compiled=machine.compile, weights=machine.weights,
+            limit_gib=machine.vram_limit, remembered=self.cache.folder and self.cache.folder / "attention.json",
+        )  # fmt: skip
         memory.limit(placement.device, machine.vram_limit)
         if self._sizes_shelf:
             self.shelf.budget_bytes = memory.budget_bytes(placement.device, machine.vram_limit)
@@ -257,7 +258,8 @@ class _Job:
             last_use = {link.node: node.id for node in to_do for link in node.links().values()}
             spare_from = begins_at(to_do)
             for k, node in enumerate(to_do):
-                if k == spare_from and self.following and engine.prepares_next:
+                if k == spare_from > 0 and self.following and engine.prepares_next:
+                    self.result.peak_bytes = memory.peak_bytes(placement.device)  # what comes for another job does not count
                     engine.ahead.begin(self.following, relief)
                 self._work(bench, node)
                 self._let_go(node.id, last_use)
@@ -266,7 +268,7 @@ class _Job:
         self.clock.stop()
         self.result.seconds, self.result.notes = self.clock.seconds, relief.notes
         self.result.placement = placement.describe() | {"memory": relief.plan.reason}
-        self.result.peak_bytes = memory.peak_bytes(placement.device)
+        self.result.peak_bytes = self.result.peak_bytes or memory.peak_bytes(placement.device)
         return self.result
 
     def _check_outputs(self) -> None:

@@ -21,4 +21,4 @@ def test_a_queue_is_done_in_every_way_and_makes_the_same(same_models, is_film, t
     assert found["is_same"]
     assert [(row["way"], row["jobs"]) for row in found["rows"]] == [(way, 2) for way in ahead.WAYS]
     assert all(row["seconds"] > row["loading_s"] >= 0 for row in found["rows"])
-    assert (found["rows"][0]["loading_s"] == 0) == same_models
+    assert (found["rows"][0]["loading_s"] < 0.01) == same_models

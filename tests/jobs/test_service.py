@@ -148,6 +148,11 @@ def test_who_comes_next_is_known(make) -> None:
     assert service.runner.upcoming().id == first
     service.store.move(second, to="front")
     assert service.runner.upcoming().id == second
+    service.store.pause()
+    assert service.runner.upcoming() is None
+    service.store.resume()
+    service.drain(10)
+    assert service.runner.upcoming() is None
 
 
 def test_old_results_go_at_the_start(make, tmp_path) -> None:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import json
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from pipelines.attention import KERNELS, SMALL, Case, Timed, attending, best, measured, told
+from pipelines import attention
+from pipelines.attention import KERNELS, SMALL, Case, Timed, attending, best, measured, measured_once, told
 
 CPU = torch.device("cpu")
 CASES = (Case(2, 32, 2, 40), Case(20, 5, 2, 8, is_over_time=True))
@@ -40,14 +43,14 @@ def test_xformers_has_to_work_at_every_width_and_is_not_asked_over_time(monkeypa
     with_xformers(monkeypatch, attend)
     (found,) = measured(CPU, torch.float32, ["xformers"], CASES)
     assert found.seconds > 0
-    assert {shape[-1] for shape in seen} == {40, 64, 160}
+    assert {shape[-1] for shape in seen} == {40, 64, 80, 160}
     assert {shape[1] for shape in seen} == {256, 32}
 
 
 @pytest.mark.parametrize(
     ("attend", "problem"),
     [
-        (lambda query, key, value: value, "it is off by"),
+        (lambda query, key, value: query, "it is off by"),
         (lambda *tokens: 1 / 0, "division by zero"),
         (lambda *tokens: None.shape, "'NoneType' object has no attribute 'shape'"),
     ],
@@ -81,3 +84,29 @@ def test_the_kernel_is_asked_for_as_long_as_the_block_lasts_and_another_serves_w
         assert torch.allclose(scaled_dot_product_attention(query, query, query), usual, atol=1e-6)
     assert torch._C._get_sdp_priority_order() == before
     assert torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_what_was_measured_is_remembered_for_the_same_card_and_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, calls = tmp_path / "cache" / "attention.json", []
+    found = [Timed("xformers", None, "not there"), Timed("sdpa", 0.5)]
+    monkeypatch.setattr(attention, "measured", lambda *arguments: calls.append(arguments) or found)
+    for _ in range(2):
+        assert measured_once(CPU, torch.float32, file) == found
+    assert len(calls) == 1
+    assert measured_once(CPU, torch.float16, file) == found
+    assert len(calls) == 2
+    monkeypatch.setattr(attention, "_version", lambda library: "another")
+    measured_once(CPU, torch.float32, file)
+    assert len(calls) == 3
+    for damaged in ("", "[]", json.dumps(dict.fromkeys(json.loads(file.read_text()), 3))):
+        file.write_text(damaged)
+        assert measured_once(CPU, torch.float32, file) == found
+    assert len(calls) == 6
+    assert measured_once(CPU, torch.float32, None) == found
+    assert [path.name for path in file.parent.iterdir()] == ["attention.json"]
+
+
+def test_where_nothing_can_be_written_it_is_measured_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "measured", lambda *arguments: [Timed("sdpa", 0.5)])
+    (tmp_path / "file").touch()
+    assert measured_once(CPU, torch.float32, tmp_path / "file" / "attention.json")

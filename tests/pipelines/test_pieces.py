@@ -11,6 +11,7 @@ import torch
 
 from errors import MemoryExhaustedError, UnknownNameError
 from pipelines import pieces
+from pipelines.memory import ONE_STAYS
 from pipelines.pieces import Demand, Plan, Relief, choose_plan, decoding_cuts, fewer_stay, one_pass
 
 CARD, CPU = torch.device("cuda"), torch.device("cpu")
@@ -93,6 +94,14 @@ def test_the_estimate_is_near_what_is_known_of_the_real_models() -> None:
     assert REAL.activations(Plan())["still"] / GIB == pytest.approx(1.32, rel=0.1)  # its decoder; both passes of the UNet need 0.95
     exact = dataclasses.replace(REAL, vae_item_bytes=4)  # an autoencoder in float32
     assert exact.activations(Plan())["decoding"] == 2 * REAL.activations(Plan())["decoding"]
+
+
+def test_what_is_left_to_do_needs_its_decoder_and_what_has_yet_to_come() -> None:
+    assert REAL.finishing(Plan()) == REAL.activations(Plan())["decoding"]
+    assert REAL.finishing(Plan(ONE_STAYS)) == REAL.activations(Plan(ONE_STAYS))["decoding"] + REAL.largest
+    still = dataclasses.replace(REAL, frame_positions=0, frames=1)
+    assert still.finishing(Plan()) / GIB == pytest.approx(1.34, rel=0.01)
+    assert (Relief(demand=still).finishing(), Relief().finishing()) == (still.finishing(Plan()), 0)
 
 
 def chain(plan: Plan, smaller: Callable) -> list[Plan]:

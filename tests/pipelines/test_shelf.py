@@ -101,14 +101,20 @@ def test_models_for_the_next_job_take_the_place_of_what_neither_wants() -> None:
     assert "next" in shelf
 
 
-def test_what_was_loaded_while_memory_was_wanted_back_is_not_kept() -> None:
-    shelf = Shelf(1000)
+def test_what_the_next_job_will_take_is_not_driven_out_by_what_is_prepared_for_it() -> None:
+    shelf = Shelf(80)
+    for key in ("a", "b"):
+        shelf.take(key, lambda: models(10))
+    shelf.begin_job()
+    shelf.want(["a", "not there"])
+    shelf.prepare("c", 40, lambda: models(10))
+    assert [key for key in "abc" if key in shelf] == ["a", "c"]
+    assert shelf.prepare("d", 40, lambda: models(10)) is None
+
+
+def test_who_prepares_is_ended_before_memory_is_given_back() -> None:
+    shelf, seen = Shelf(1000), []
+    shelf.before_drop = lambda: seen.append(shelf.bytes)
     shelf.take("now", lambda: models(10))
-
-    def load() -> Models:
-        assert not shelf.drop_others("now")
-        return models(10)
-
-    assert shelf.prepare("next", 40, load) is None
-    assert "next" not in shelf
-    assert shelf.drops == 1
+    assert shelf.drop_others()
+    assert (seen, shelf.bytes) == ([40], 0)

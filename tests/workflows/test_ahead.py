@@ -19,12 +19,15 @@ from PIL import Image, ImageSequence
 
 from errors import Canceled, StorageError
 from pipelines import bench, memory
+from pipelines.memory import ONE_STAYS, STREAMED
 from pipelines.models import Loading
 from pipelines.parameters import MachineSettings
+from pipelines.pieces import Plan, Relief
 from pipelines.progress import Progress
 from pipelines.shelf import Shelf
 from pipelines.values import ModelSource, TextSource, VaeSource, VisionSource
 from tests.conftest import MOTION_NAME, STILL_NAME
+from workflows import ahead
 from workflows.ahead import begins_at
 from workflows.cache import Cache
 from workflows.folders import Folders
@@ -244,18 +247,68 @@ def test_what_is_wrong_with_the_next_job_is_not_this_ones_trouble(make: Callable
 
         caplog.clear()
         with caplog.at_level(logging.WARNING, "workflows.ahead"):
-            assert house.run(house.first, following=following).files
+            assert house.run(house.film(STILL_NAME, MOTION_NAME, type(error).__name__), following=following).files
             finish()
         assert caplog.messages == told
 
 
-def test_idle_memory_is_given_back_whatever_is_prepared(make: Callable[..., House]) -> None:
+@pytest.mark.parametrize("way", ["idle", "memory is wanted"])
+def test_whoever_wants_memory_back_ends_what_is_being_loaded(make: Callable[..., House], monkeypatch, way: str) -> None:
     house = make()
+
+    def wait(loading: Loading) -> None:
+        while not loading.is_canceled():
+            threading.Event().wait(0.01)
+        raise Canceled
+
+    is_loading = blocking(monkeypatch, ModelSource, wait)
+    house.run(house.first, then=house.second)
+    assert is_loading.wait(20)
+    if way == "idle":
+        house.engine.idle()
+        assert house.engine.shelf.bytes == 0
+    else:
+        assert house.engine.shelf.drop_others()
+    assert not [one for one in threading.enumerate() if one.name == "preparing"]
+    assert len(house.run(house.second).files) == 2
+
+
+def test_the_plan_is_made_of_all_models_of_the_next_job_also_of_those_that_are_known(make: Callable[..., House], monkeypatch) -> None:
+    """Or it would be for less than the job, whose models would then be loaded another time."""
+    house, seen, plain = make(), [], ahead.relief_for
+
+    def relief_for(work: Any, models: Any, *more: Any, **options: Any) -> Relief:
+        seen.append(len(models))
+        return plain(work, models, *more, **options)
+
+    monkeypatch.setattr(ahead, "relief_for", relief_for)
+    house.run(house.first, then=house.film(STILL_NAME, MOTION_NAME, "a ball"))
+    finish()
+    assert seen == [2]
+
+
+@pytest.mark.parametrize("plan", [Plan(STREAMED), Plan(ONE_STAYS)], ids=["streamed", "one stays"])
+def test_models_come_as_the_next_job_will_have_them_or_not_at_all(make: Callable[..., House], monkeypatch, plan: Plan) -> None:
+    house = make()
+    monkeypatch.setattr(ahead, "relief_for", lambda *_, **__: Relief(plan))
     house.run(house.first, then=house.second)
     finish()
-    house.engine.idle()
-    assert house.engine.shelf.bytes == 0
-    assert len(house.run(house.second).files) == 2
+    assert {key[-1] for key in house.engine.shelf._kept} == ({"all"} if plan.residence == STREAMED else {"all", ONE_STAYS})
+    assert (house.beside() == []) == (plan.residence == STREAMED)
+
+
+def test_what_this_job_needs_to_finish_is_not_taken(make: Callable[..., House], monkeypatch) -> None:
+    plain = make()
+    plain.run(plain.first, then=plain.second)
+    finish()
+    largest = max(size for _, size in plain.engine.shelf._kept.values())
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 100 * largest)
+    for needed, is_any in ((0, True), (89 * largest, True), (90 * largest, False)):
+        house = make()
+        monkeypatch.setattr(Relief, "finishing", lambda self, needed=needed: needed)
+        house.run(house.first, then=house.second)
+        finish()
+        assert bool(house.beside()) == is_any
 
 
 def test_early_are_nodes_that_only_name_models_or_read_a_prompt() -> None:
