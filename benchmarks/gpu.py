@@ -1,6 +1,7 @@
 """What a GPU makes of it: one script of at most ten minutes, full architectures with random weights.
 
     python -m benchmarks.gpu [--size full|tiny] [--device cuda|cpu] [--dtype float16] [--minutes 9] [--no-compile]
+    python -m benchmarks.gpu --device cpu --film 256x256x4 --only "stock diffusers,all savings,all but folds"     one film, some rows
 
 For each film (the seeds' 35 frames of 512x768 and 25 frames of 1024x576) and for the still of 720x1280: one call of the UNet with both
 passes, by stock diffusers and by ours with each saving, attention and memory format: seconds, peak memory, TFLOP/s and their share of
@@ -260,12 +261,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--film", metavar="WIDTHxHEIGHTxFRAMES", help="calls for this film alone, and no whole job")
+    parser.add_argument("--only", metavar="NAMES", help="these variants, separated by commas; stock diffusers is always one")
     options = parser.parse_args(arguments)
     begun, is_tiny = time.monotonic(), options.size == "tiny"
     end, cases = begun + 60 * options.minutes, TINY if is_tiny else FULL
+    if options.film:
+        width, height, frames = map(int, options.film.split("x"))
+        usual = list(cases.values())[1]
+        cases = {f"film {options.film}": dataclasses.replace(usual, width=width, height=height, frames=frames)}
     placement = choose_placement(options.device, "sdpa", options.dtype, NONE)
     most = ceiling(placement.device, is_tiny=is_tiny)
     kinds = variants(placement.device, compiles=not options.no_compile and placement.device.type == "cuda")
+    if options.only:
+        kinds = [kinds[0], *(kind for kind in kinds[1:] if kind.name in options.only.split(","))]
     still, motion = random_still(placement, is_tiny=is_tiny), random_motion(placement, is_tiny=is_tiny)
     rows = []
     # The whole job comes after the first film, so that it has its share of the time.
@@ -274,7 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
         for row in measure_calls(name, settings, unet, placement, kinds, end, most):
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
-        if len({row["case"] for row in rows}) == 2:
+        if len({row["case"] for row in rows}) == 2 and not options.film:
             rows += measure_jobs(still, motion, cases, end)
     stock = {row["case"]: row["seconds"] for row in rows if row["variant"] == "stock diffusers" and "seconds" in row}
     for row in rows:

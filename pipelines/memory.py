@@ -10,7 +10,7 @@ import gc
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -235,6 +235,18 @@ def on_device(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
         release(device)
 
 
+def beside(device: torch.device) -> AbstractContextManager[Any]:
+    """For another thread than the one that works on this device: what it does there does not wait for the other's work, as it would on the
+    same stream. It has to be `ready` before anybody else uses it."""
+    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
+
+
+def ready(device: torch.device) -> None:
+    """Waits for what this thread has asked the device for."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+
+
 def move(module: nn.Module, device: torch.device) -> None:
     with torch.inference_mode(False):  # weights that are moved within it could never be changed again
         module.to(device)
@@ -269,6 +281,12 @@ def free_bytes(device: torch.device) -> int | None:
 def taken_bytes(device: torch.device) -> int:
     """What this process has taken of it, of whatever kind, and could give back; 0 where it is not told apart from the rest."""
     return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+
+
+def spare_bytes(device: torch.device, limit_gib: float = 0) -> int:
+    """What can still be taken within the limit; 0 if nobody knows."""
+    free = free_bytes(device) or 0
+    return min(free, round(limit_gib * GIB) - taken_bytes(device)) if limit_gib and device.type == "cuda" else free
 
 
 def budget_bytes(device: torch.device, limit_gib: float = 0) -> int:

@@ -27,9 +27,9 @@ T = TypeVar("T")
 
 TILES = (64, 32, 16)  # sides, in latents
 _OF_STREAMED = 0.15  # of its weights, what a streamed UNet has on the device at once
+_FEATURES = 2 * 2 * 320 * 2  # bytes a latent position, of deep features that are kept: of two calls, in both passes
 # Bytes of activations that a latent position needs at its peak, for the widths of Stable Diffusion (320) in half precision: of the
 # still's UNet and the motion's in one pass and in both, of the decoders.
-_FEATURES = 2 * 2 * 320 * 2  # of those that are used again: of two calls, in both passes
 _STILL, _MOTION, _DECODER, _TEMPORAL_DECODER = (36_000, 72_000), (24_500, 43_200), 100_000, 132_000
 
 
@@ -265,9 +265,9 @@ class Relief:
         here, working = self.device.type, {id(module) for module in busy}
         idle = [module for module in self._models() if id(module) not in working]
         there = [module for module in idle if not is_streamed(module) and next(module.parameters()).device.type == here != "cpu"]
+        freed = self.spare()  # first: it ends who may be at work with them for the next job
         for module in there:
             move(module, torch.device("cpu"))
-        freed = self.spare()
         release(self.device)
         return freed or bool(there)
 

@@ -14,9 +14,8 @@ import logging
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import torch
 
 from errors import Canceled, StillmotionError
 from pipelines import memory
@@ -109,7 +108,8 @@ class Ahead:
     def _prepare(self, one: _Preparation, following: Following, now: Relief) -> None:
         try:
             if found := following():
-                _Next(self.engine, one, now, *found).prepare()
+                with memory.beside(self.engine.placement.device):
+                    _Next(self.engine, one, now, *found).prepare()
         except (_NoRoom, Canceled, StillmotionError, OSError) as error:  # the job that it is for will say it, if it is true then
             log.debug("the next job is not prepared further: %s %s", type(error).__name__, error)
         except Exception:
@@ -195,12 +195,17 @@ class _NextShelf:
         source, _, placement, residence = key
         shelf, size, home = self.engine.shelf, self._bytes(source), placement.home(residence)
         works_on = {home, placement.device} if isinstance(source, TextSource) else {home}  # a prompt is read at once
-        has_room = key in shelf or all(size <= self._room(device) for device in works_on)
+        has_room = key in shelf or all(self._has_room(device, size) for device in works_on)
         if residence != self.plan.residence or not has_room:
             raise _NoRoom
-        models = shelf.prepare(key, size, load)
+        models = shelf.prepare(key, size, partial(self._loaded, load))
         if models is None:
             raise _NoRoom
+        return models
+
+    def _loaded(self, load: Callable[[], T]) -> T:
+        models = load()
+        memory.ready(self.engine.placement.device)  # the job's thread has a stream of its own
         return models
 
     def drop_others(self, key: Hashable = None) -> bool:
@@ -212,11 +217,7 @@ class _NextShelf:
         _, numbers = self.engine.examined(source.path, kind)
         return sum(numbers.get(part, 0) * self.engine.placement.item_bytes(part) for part in _PARTS[type(source)])
 
-    def _room(self, device: torch.device) -> float:
-        """Bytes that this job will not need there."""
-        free = memory.free_bytes(device)
-        if free is None:
-            return 0
-        if device.type == "cuda" and (limit := self.engine.machine.vram_limit):
-            free = min(free, limit * memory.GIB - memory.taken_bytes(device))
-        return _SPARED * free - (self.now.finishing() if device.type == self.engine.placement.device.type else 0)
+    def _has_room(self, device: Any, size: int) -> bool:
+        """That this job will not need there."""
+        needed = self.now.finishing() if device.type == self.engine.placement.device.type else 0
+        return size + needed <= _SPARED * memory.spare_bytes(device, self.engine.machine.vram_limit)

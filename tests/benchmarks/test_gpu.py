@@ -35,3 +35,10 @@ def test_the_script_for_a_gpu_runs_anywhere(capsys: pytest.CaptureFixture[str]) 
 def test_what_there_is_no_time_for_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     found = run(capsys, "--minutes", "0")
     assert {row["left_out"] for row in found["rows"]} == {"no time was left"}
+
+
+def test_some_rows_of_one_film(capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(capsys, "--film", "32x32x2", "--only", "all savings,all but folds")
+    assert [(row["case"], row["variant"]) for row in found["rows"]] == [
+        ("film 32x32x2", name) for name in ("stock diffusers", "all savings", "all but folds")
+    ]

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,41 @@ def test_a_limit_holds_the_process_to_its_part_of_the_card(name: str, monkeypatc
         memory.limit(torch.device(name), gib)
     index = int(name == "cuda:1")
     assert asked == [(0.25, index), (1.0, index), (1.0, index)]
+
+
+def test_what_is_spare_is_free_and_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, card = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 9 * memory.GIB)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 * memory.GIB)
+    assert [memory.spare_bytes(card, limit) / memory.GIB for limit in (0, 4, 20)] == [9, 1, 9]
+    assert memory.spare_bytes(cpu, 4) == 9 * memory.GIB
+    monkeypatch.setattr(memory, "free_bytes", lambda device: None)
+    assert memory.spare_bytes(cpu) == 0
+
+
+def test_another_thread_has_a_stream_of_its_own_on_a_card_and_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+
+    class Stream:
+        def __init__(self, device: torch.device) -> None:
+            done.append(device)
+
+        def synchronize(self) -> None:
+            done.append("waited")
+
+    @contextmanager
+    def stream(one: Stream) -> Iterator[None]:
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: one)
+        done.append("in")
+        yield
+        done.append("out")
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    for device in (torch.device("cpu"), torch.device("cuda:1")):
+        with memory.beside(device):
+            memory.ready(device)
+    assert done == [torch.device("cuda:1"), "in", "waited", "out"]
 
 
 def test_xformers_is_for_attention_over_pictures_alone() -> None:

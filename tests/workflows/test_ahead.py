@@ -115,6 +115,13 @@ def blocking(monkeypatch: pytest.MonkeyPatch, kind: type, wait: Callable[[Loadin
     return is_loading
 
 
+def until_canceled(loading: Loading) -> None:
+    loading.report(Progress("loading", 0, 9))
+    while not loading.is_canceled():
+        threading.Event().wait(0.01)
+    raise Canceled
+
+
 def test_the_next_job_finds_its_models_and_its_prompts_and_makes_the_same(make: Callable[..., House], monkeypatch) -> None:
     plain = make()
     expected = plain.run(plain.second)
@@ -183,33 +190,19 @@ def test_what_is_being_loaded_for_the_next_job_is_waited_for_and_told_of(make: C
 
 
 def test_what_is_being_loaded_for_another_job_is_left(make: Callable[..., House], monkeypatch) -> None:
-    house, ended = make(), []
-
-    def wait(loading: Loading) -> None:
-        while not loading.is_canceled():
-            threading.Event().wait(0.01)
-        ended.append("left")
-        raise Canceled
-
-    is_loading = blocking(monkeypatch, TextSource, wait)
+    house = make()
+    is_loading = blocking(monkeypatch, TextSource, until_canceled)
     house.run(house.first, then=house.second)
     assert is_loading.wait(20)
     again = house.run(house.film(STILL_NAME, MOTION_NAME, "a ball"))
-    assert ended == ["left"]
+    assert house.beside() == []
     assert again.files
     assert house.run(house.second).files
 
 
 def test_who_cancels_a_job_does_not_wait_for_what_is_loaded_for_it(make: Callable[..., House], monkeypatch) -> None:
     house = make()
-
-    def wait(loading: Loading) -> None:
-        loading.report(Progress("loading", 0, 9))
-        while not loading.is_canceled():
-            threading.Event().wait(0.01)
-        raise Canceled
-
-    is_loading = blocking(monkeypatch, ModelSource, wait)
+    is_loading = blocking(monkeypatch, ModelSource, until_canceled)
     house.run(house.first, then=house.second)
     assert is_loading.wait(20)
     canceled = threading.Event()
@@ -255,13 +248,7 @@ def test_what_is_wrong_with_the_next_job_is_not_this_ones_trouble(make: Callable
 @pytest.mark.parametrize("way", ["idle", "memory is wanted"])
 def test_whoever_wants_memory_back_ends_what_is_being_loaded(make: Callable[..., House], monkeypatch, way: str) -> None:
     house = make()
-
-    def wait(loading: Loading) -> None:
-        while not loading.is_canceled():
-            threading.Event().wait(0.01)
-        raise Canceled
-
-    is_loading = blocking(monkeypatch, ModelSource, wait)
+    is_loading = blocking(monkeypatch, ModelSource, until_canceled)
     house.run(house.first, then=house.second)
     assert is_loading.wait(20)
     if way == "idle":
