@@ -98,7 +98,7 @@ def measured_once(device: torch.device, dtype: torch.dtype, file: Path | None) -
         with suppress(KeyError, TypeError):
             return [Timed(str(name), seconds and float(seconds), str(problem)) for name, seconds, problem in known[key]]
     found = measured(device, dtype)
-    if file:
+    if file and not any("out of memory" in one.problem for one in found):  # that may be another time
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_suffix(f".{os.getpid()}.part")

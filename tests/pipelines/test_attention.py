@@ -106,6 +106,15 @@ def test_what_was_measured_is_remembered_for_the_same_card_and_libraries(tmp_pat
     assert [path.name for path in file.parent.iterdir()] == ["attention.json"]
 
 
+def test_a_card_that_was_full_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, calls = [Timed("sdpa", 0.5), Timed("flash", None, "CUDA out of memory. Tried to allocate 20.00 MiB")], []
+    monkeypatch.setattr(attention, "measured", lambda *arguments: calls.append(1) or found)
+    for _ in range(2):
+        assert measured_once(CPU, torch.float32, tmp_path / "attention.json") == found
+    assert calls == [1, 1]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_where_nothing_can_be_written_it_is_measured_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "measured", lambda *arguments: [Timed("sdpa", 0.5)])
     (tmp_path / "file").touch()
