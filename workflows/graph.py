@@ -50,7 +50,8 @@ class WorkflowError(InputError):
     def __init__(self, type_: str, message: str, details: str = "", node_errors: Mapping[str, Any] | None = None) -> None:
         self.type, self.details, self.node_errors = type_, details, dict(node_errors or {})
         self.summary = message
-        first = next((_in_words(node, errors) for node, errors in self.node_errors.items()), details)
+        is_told = any(error["message"] == message for errors in self.node_errors.values() for error in errors["errors"])
+        first = details if is_told else next((_in_words(node, errors) for node, errors in self.node_errors.items()), details)
         super().__init__(f"{message}{'' if message.endswith('.') else ':'} {first}".strip(" :"))
 
     def document(self) -> dict[str, Any]:

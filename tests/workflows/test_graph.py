@@ -250,3 +250,7 @@ def test_errors_are_one_line_for_people(seed: dict, folders: Folders) -> None:
     with pytest.raises(WorkflowError) as caught:
         parse(seed, folders)
     assert str(caught.value) == "Prompt outputs failed validation: node 3 (KSampler): Value 0 smaller than min of 1: steps"
+    seed["3"]["class_type"] = "KSample"
+    with pytest.raises(WorkflowError) as caught:
+        parse(seed, folders)
+    assert str(caught.value) == "Cannot execute because node KSample does not exist. Node ID '#3'. Did you mean KSampler?"
