@@ -1,4 +1,4 @@
-"""What a film takes of a card's memory, by stage and plan: computed without a card, on PyTorch's meta device.
+"""What a film takes of a card's memory, by stage and plan, and of its time: computed without a card, on PyTorch's meta device.
 
     python -m benchmarks.memory [--size full|tiny] [--card 16] [--weights float8]
 
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.random_models import described
 from pipelines.checkpoints import build
@@ -109,10 +110,24 @@ def still(models: Models, width: int, height: int, passes: int) -> int:
 
 
 def motion(models: Models, width: int, height: int, frames: int, passes: int) -> int:
+    call, inputs = motion_call(models, width, height, frames, passes)
+    return most_alive(call, inputs)
+
+
+def motion_call(models: Models, width: int, height: int, frames: int, passes: int) -> tuple[Callable[[], Tensor], list[Tensor]]:
     x, token = empty(passes, frames, 8, height // 8, width // 8), empty(passes, 1, models.unet.config.cross_attention_dim)
     ids, when = empty(passes, 3), torch.empty((), device=META)
     told = token if models.savings == NONE else told_once(models.unet, token, frames, models.savings)
-    return most_alive(lambda: models.unet(x, when, told, ids).sample, [x, told])
+    return lambda: models.unet(x, when, told, ids).sample, [x, told]
+
+
+@torch.inference_mode()
+def motion_flops(models: Models, width: int, height: int, frames: int) -> int:
+    """Of one call with both passes: a multiplication and an addition are two."""
+    call, _ = motion_call(models, width, height, frames, 2)
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
 
 
 def decoding(vae: nn.Module, width: int, height: int, frames: int) -> int:
@@ -171,6 +186,11 @@ def main() -> int:
         ends = f"{row['weights'] / GIB * unit:>9.2f}{row['together'] / GIB * unit:>9.2f}"
         print(f"{row['film']:<16}{row['plan']:<8}{cells}{ends}  {row['means']}")
     print(f"motion, both passes, without savings: {spared['plain'] / GIB * unit:.2f}, with them {spared['lean'] / GIB * unit:.2f}")
+    for size in SIZES[options.size]:
+        plain, lean = (motion_flops(one, *size[2:]) / 1e12 for one in (unspared(is_tiny=is_tiny), films))
+        print(
+            f"TFLOP of a call, {'x'.join(map(str, size[2:]))}: {plain:.4g} without savings, {lean:.4g} with them ({lean / plain - 1:.1%})"
+        )
     first = {row["plan"]: row["together"] for row in rows if row["film"] == rows[0]["film"]}
     wrong = [f"{plan}: {first[plan] / GIB:.2f} GiB" for plan, most in GOALS.items() if first[plan] > most]
     document = {"benchmark": "memory", "size": options.size, "kept": options.weights, "rows": rows, "savings": spared, "wrong": wrong}
@@ -178,10 +198,15 @@ def main() -> int:
     return int(bool(wrong))
 
 
+def unspared(*, is_tiny: bool) -> Models:
+    """Without savings."""
+    return Models.of("svd", NONE, is_tiny=is_tiny)
+
+
 def saved(lean: Models, size: tuple[int, int, int, int, int], *, is_tiny: bool) -> dict[str, int]:
     """The motion's activations in both passes, with savings and without."""
     _, _, width, height, frames = size
-    plain = Models.of("svd", NONE, is_tiny=is_tiny)
+    plain = unspared(is_tiny=is_tiny)
     return {name: motion(models, width, height, frames, 2) for name, models in (("plain", plain), ("lean", lean))}
 
 

@@ -62,9 +62,8 @@ class LeanTransformer(TransformerSpatioTemporalModel):
 
     def _over_time(self, block: nn.Module, by_film: Tensor, positions: Tensor, tokens: Tensor, layer: int) -> Tensor:
         """(n, frames, pixels, width), as a view of what stands pixel by pixel."""
-        n, frames, pixels, width = by_film.shape
-        into = None if torch.compiler.is_compiling() else by_film.new_empty(n, pixels, frames, width)
-        x = torch.add(by_film.transpose(1, 2), positions, out=into).flatten(0, 1)
+        n, _, pixels, _ = by_film.shape
+        x = _added(by_film.transpose(1, 2), positions).flatten(0, 1)  # in a function of its own: nothing here holds on to what it makes
         entered = block.ff_in(block.norm_in(x))
         x = entered.add_(x) if block.is_res else entered
         attended = block.attn1(block.norm1(x))
@@ -91,6 +90,12 @@ class LeanTransformer(TransformerSpatioTemporalModel):
             return kept
         numbers = self.time_proj(torch.arange(frames, device=like.device)).to(like.dtype)
         return self.time_pos_embed(numbers)
+
+
+def _added(x: Tensor, positions: Tensor) -> Tensor:
+    """Side by side in memory, which the compiler does by itself."""
+    into = None if torch.compiler.is_compiling() else x.new_empty(x.shape)
+    return torch.add(x, positions, out=into)
 
 
 def slim_transformers(unet: nn.Module) -> None:

@@ -56,6 +56,11 @@ def test_plans_count_the_features_that_the_real_models_keep(family: str, frames:
         assert dataclasses.replace(large, keeps_features=True).activations(Plan())[stage] - large.activations(Plan())[stage] == 4 * kept
 
 
+def test_what_is_left_out_is_work_that_is_not_done() -> None:
+    plain, lean = (memory.motion_flops(memory.Models.of("svd", savings, is_tiny=True), 64, 48, 3) for savings in (memory.NONE, memory.ALL))
+    assert 0.5 < lean / plain < 0.99
+
+
 @pytest.mark.long
 def test_a_table_and_one_json_document(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["memory", "--size", "tiny"])

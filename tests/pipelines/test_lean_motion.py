@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from pipelines.lean_blocks import LeanSpatioTemporalResnet, OverTime
 from pipelines.lean_motion import LeanTransformer, told_once
@@ -95,6 +96,21 @@ def test_no_attention_to_the_still_is_left_in_a_call(stock: nn.Module, given: tu
         if re.search(r"transformer_blocks\.\d+\.(attn2|norm2)$|time_pos_embed$", name):
             module.forward = lambda *_, name=name, **__: pytest.fail(f"{name} was called")
     unet(x, timestep, told, ids)
+
+
+@torch.inference_mode()
+def test_frames_in_the_order_of_pixels_are_let_go_before_attention(stock: nn.Module, given: tuple[Tensor, ...]) -> None:
+    """They are as large as all that a layer makes; held for its length they are a tenth of a gigabyte and more."""
+    x, timestep, token, ids = given
+    unet = place(copy.deepcopy(stock), on_cpu(ALL))
+    entered, checked = [], []
+    for name, block in unet.named_modules():
+        if re.search(r"temporal_transformer_blocks\.\d+$", name):
+            block.norm_in.register_forward_pre_hook(lambda _, given: entered.append(StorageWeakRef(given[0].untyped_storage())))
+            block.attn1.register_forward_pre_hook(lambda *_: checked.append(entered[-1].expired()))
+    unet(x, timestep, told_once(unet, token, FRAMES, ALL), ids)
+    assert checked
+    assert all(checked)
 
 
 @torch.inference_mode()
