@@ -1,5 +1,5 @@
 """Which kernel computes attention: xFormers', or one of PyTorch's. Published comparisons differ from card to card by a tenth either way,
-so on a card the choice is what is measured on it, in the precision that it is to have, in less than a second.
+so on a card the choice is what is measured on it, in the precision that it is to have.
 
 All give the same but for rounding. One that does not is left out.
 """
