@@ -153,3 +153,16 @@ class Canceled(StillmotionError):
 
     def __init__(self, message: str = "Canceled.") -> None:
         super().__init__(message)
+
+
+class blamed_on:
+    """An error that leaves this block, of ours or not, says in which node of the workflow it happened."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if error is not None and not getattr(error, "node", ""):
+            error.node = self.node

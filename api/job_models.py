@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import PydanticCustomError
 
 from jobs.job import JobStatus
 
 MAX_TITLE, MAX_TAGS = 500, 50
-_MOST_PLACES = 10**9
 Tag = Annotated[str, Field(min_length=1, max_length=100)]
 Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS)]
 _JOB_ID = "8c8d3f5e-3f0b-4a52-9f7e-0c3a8a0a6f51"
@@ -229,15 +228,14 @@ class DuplicateRequest(BaseModel):
     new_seeds: bool = Field(False, description="Another film of the same kind; otherwise the very same.")
 
 
-def _place(value: object) -> object:
-    if isinstance(value, str) and value.isdecimal():
-        value = int(value)
-    if value in ("front", "back") or (type(value) is int and 1 <= value <= _MOST_PLACES):
-        return value
-    raise PydanticCustomError("place", "It must be front, back, or a place from 1 on")
+def _place(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(value)
+    except ValidationError as error:  # which would tell of each kind that it may be
+        raise PydanticCustomError("place", "It must be front, back, or a place from 1 on") from error
 
 
-Place = Annotated[Literal["front", "back"] | Annotated[int, Field(ge=1, le=_MOST_PLACES)], BeforeValidator(_place)]
+Place = Annotated[Literal["front", "back"] | Annotated[int, Field(ge=1, le=10**9)], WrapValidator(_place)]
 
 
 class MoveRequest(BaseModel):

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageSequence
 
-from jobs.job import Job, JobStatus
+from jobs.job import JobStatus
 from jobs.progress import Board
 from jobs.runner import Runner
 from jobs.store import JobStore
@@ -67,13 +67,8 @@ def measure(data_dir: Path, graphs: list[dict[str, Any]], device: str, *, is_pre
 
     nodes, folders = catalog(), Folders(data_dir)
     with tempfile.TemporaryDirectory() as folder, closing(JobStore(Path(folder) / "jobs.sqlite")) as store:
-
-        def upcoming() -> Job | None:
-            places = store.positions()
-            return store.get(min(places, key=places.__getitem__)) if places else None
-
         engine = Engine(MachineSettings(device=device, attention="sdpa"), cache=Cache(), prepares_next=is_prepared)
-        runner = Runner(data_dir, nodes, lambda: engine, upcoming)
+        runner = Runner(data_dir, nodes, lambda: engine, store.upcoming)
         worker, done, ends = Worker(store, runner, Board()), [], []
         for graph in graphs:
             store.submit(prepare(graph, nodes, folders)[0])

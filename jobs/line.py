@@ -143,6 +143,11 @@ class Line(JobTable):
         rounds = [(number, rank[owner], row["id"]) for owner, line in lines.items() for number, row in enumerate(line)]
         return {job_id: place for place, (_, _, job_id) in enumerate(sorted(rounds))}
 
+    def upcoming(self) -> Job | None:
+        """Which will be claimed next, if nothing else comes, whether the queue is paused or not."""
+        places = self.positions()
+        return self.get(min(places, key=places.__getitem__)) if places else None
+
     def pause(self) -> bool:
         """What runs goes on; nothing new begins, not even after a restart, until `resume`. False if it was paused already."""
         return self._switch("INSERT OR IGNORE INTO switches VALUES ('paused')", "paused")

@@ -162,19 +162,14 @@ class Service:
         """In the worker's thread: it loads PyTorch."""
         return make_engine(self.work.machine, self.settings.data_dir / "cache", self.work.cache_bytes)
 
-    def _upcoming(self) -> Job | None:
-        """Which is done next, as things are. Raises StorageError."""
-        places = self.store.positions()
-        return self.store.get(min(places, key=places.__getitem__)) if places else None
-
     def _to_prepare(self) -> Job | None:
         """None where no job will be begun. Raises StorageError."""
-        return None if self.worker.is_draining or self.store.is_paused else self._upcoming()
+        return None if self.worker.is_draining or self.store.is_paused else self.store.upcoming()
 
     def _look_ahead(self, job: Job) -> None:
         """While this one is done, the system may read the models of the next, if they are others."""
         try:
-            following = self._upcoming() or job
+            following = self.store.upcoming() or job
             names = set(models_of(following.workflow)) - set(models_of(job.workflow))
             known = list_checkpoints(self.settings.data_dir / "models") if names else {}
         except (StillmotionError, OSError) as error:  # it is a courtesy: no job fails for it

@@ -71,12 +71,10 @@ def choose_placement(
     *,
     is_compiled: bool = False,
     weights: str = "auto",
-    limit_gib: float = 0,
     remembered: Path | None = None,
 ) -> Placement:
-    """The best this machine has. `limit_gib`: of a card this process takes that much at most; 0 is all there is. `remembered`: a file for
-    what was measured of a card, so that it chooses alike the next time. Raises InputError for a device or a compiler that is not there and
-    for what cannot go together, UnknownNameError for other names."""
+    """The best this machine has. `remembered`: a file for what was measured of a card, so that it chooses alike the next time. Raises
+    InputError for a device or a compiler that is not there and for what cannot go together, UnknownNameError for other names."""
     if attention not in ATTENTIONS:
         raise UnknownNameError("attention", attention, ATTENTIONS)
     if dtype not in DTYPES:
@@ -88,8 +86,6 @@ def choose_placement(
         _check_float8(chosen, is_compiled=is_compiled)
     if is_compiled:
         check_compiler()
-    if limit_gib:
-        limit(chosen, limit_gib)
     precision, vae_precision, why = _precision(dtype, chosen)
     kernel, kernel_why = _attention(attention, chosen, precision, remembered)
     more = "; compiled" if is_compiled else "; the UNets' weights in float8, which is lossy" if is_float8 else ""
@@ -152,8 +148,8 @@ def _attention(asked: str, device: torch.device, precision: torch.dtype, remembe
         return OWN_CHOICE, "PyTorch attention (no CUDA device)"
     found = measured_once(device, precision, remembered)
     release(device)
-    problems = [f"; {one.name}: {one.problem}" for one in found if one.name == XFORMERS and one.problem]
-    return best(found), f"{best(found)} attention, as measured here: {told(found)}{''.join(problems)}"
+    problems, name = [f"; {one.name}: {one.problem}" for one in found if one.name == XFORMERS and one.problem], best(found)
+    return name, f"{name} attention, as measured here: {told(found)}{''.join(problems)}"
 
 
 def place(module: nn.Module, placement: Placement, residence: str = ALL_STAY) -> nn.Module:

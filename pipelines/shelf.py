@@ -13,10 +13,6 @@ from torch import nn
 T = TypeVar("T")
 
 
-def nobody() -> None:
-    """Who is told before memory is given back, where nobody has to be."""
-
-
 class Shelf:
     """What was loaded stays until `budget_bytes` are exceeded; then what was used longest ago goes. The newest always stays.
 
@@ -24,7 +20,7 @@ class Shelf:
     given back."""
 
     def __init__(self, budget_bytes: int = 0) -> None:
-        self.budget_bytes, self.before_drop = budget_bytes, nobody
+        self.budget_bytes, self.before_drop = budget_bytes, lambda: None
         self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._wanted: set[Hashable] = set()  # by this job, and by the one after it
         self._lock = threading.RLock()

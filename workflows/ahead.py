@@ -1,8 +1,8 @@
 """What the job after this one will need is prepared while this one is finished: models are loaded, prompts are read.
 
-It begins when nothing is sampled any more, beside a card, whose host has little to do then. Not on a CPU, where it was measured to take
-longer than one after the other, even where prompts alone are read while files are written; and not on Apple's devices, which take no work
-from two threads.
+It begins when nothing is sampled any more, beside a card, whose host has little to do then. Not on a CPU, where the job that runs was
+measured to lose about what the next one gains, and often more, even if prompts alone are read while files are written; and not on Apple's
+devices, which take no work from two threads.
 
 It is a courtesy. It takes only memory that this job does not need, what goes wrong with it is left for the next job to find, and no
 result depends on it: what was not prepared is done when it is needed.
@@ -155,7 +155,7 @@ class _Next:
 
     def _sources(self, node: Node) -> list[Source]:
         """Of models that this node works with, if it is no node that passes them on."""
-        return [] if node.id in self.values else [one for one in map(self._known, node.links().values()) if isinstance(one, tuple(_PARTS))]
+        return [] if node.id in self.values else [one for one in map(self._known, node.links().values()) if isinstance(one, Source)]
 
     def _work(self, bench: Bench, node: Node) -> Any:
         inputs = {name: self._known(value) if isinstance(value, Link) else value for name, value in node.inputs.items()}
@@ -194,9 +194,10 @@ class _NextShelf:
     def take(self, key: tuple[Source, Hashable, memory.Placement, str], load: Callable[[], T]) -> T:
         source, _, placement, residence = key
         shelf, size, home = self.engine.shelf, self._bytes(source), placement.home(residence)
-        works_on = {home, placement.device} if isinstance(source, TextSource) else {home}  # a prompt is read at once
-        has_room = key in shelf or all(self._has_room(device, size) for device in works_on)
-        if residence != self.plan.residence or not has_room:
+        comes_to = set() if key in shelf else {home}
+        if isinstance(source, TextSource) and home != placement.device:
+            comes_to.add(placement.device)  # a prompt is read at once
+        if residence != self.plan.residence or not all(self._has_room(device, size) for device in comes_to):
             raise _NoRoom
         models = shelf.prepare(key, size, partial(self._loaded, load))
         if models is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from errors import blamed_on
 from pipelines import memory
 from pipelines.checkpoints import CheckpointFile, is_temporal
 from pipelines.parameters import MachineSettings
@@ -12,7 +13,6 @@ from pipelines.pieces import Demand, Plan, Relief, choose_plan, room_for
 from pipelines.shelf import Shelf
 from workflows.folders import Folders
 from workflows.graph import Node
-from workflows.keys import blamed_on
 from workflows.workload import Work
 
 _USUAL_WIDTH = 320  # of the first level of Stable Diffusion's UNets

@@ -1,4 +1,4 @@
-"""What a node's result depends on, as one hash: who has the same key has the same result. And whose fault an error is."""
+"""What a node's result depends on, as one hash: who has the same key has the same result."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from errors import blamed_on
 from pipelines.memory import Placement
 from pipelines.model_files import file_key
 from workflows.declare import FileChoice
@@ -44,16 +45,3 @@ def _key_part(node: Node, name: str, value: Any, folders: Folders, keys: Mapping
                     return hashlib.file_digest(file, "sha256").hexdigest()
             return [value, file_key(folders.model(declaration.folder, value))]
     return value
-
-
-class blamed_on:
-    """An error that leaves this block says in which node it happened."""
-
-    def __init__(self, node: str) -> None:
-        self.node = node
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        if error is not None and not getattr(error, "node", ""):
-            error.node = self.node

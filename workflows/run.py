@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from errors import Canceled
+from errors import Canceled, blamed_on
 from pipelines import memory
 from pipelines.bench import Bench
 from pipelines.checkpoints import examine
@@ -34,7 +34,7 @@ from workflows.demand import Examined, checkpoints_of, relief_for
 from workflows.folders import Folders
 from workflows.graph import Link, Node, Workflow
 from workflows.job_context import JobContext
-from workflows.keys import blamed_on, keys_of
+from workflows.keys import keys_of
 from workflows.saving import check_codec_of
 from workflows.workload import Work, size_of, workload
 
@@ -158,7 +158,7 @@ class Engine:
         machine = self.machine
         placement = memory.choose_placement(
             machine.device, machine.attention, machine.dtype, is_compiled=machine.compile, weights=machine.weights,
-            limit_gib=machine.vram_limit, remembered=self.cache.folder and self.cache.folder / "attention.json",
+            remembered=self.cache.folder and self.cache.folder / "attention.json",
         )  # fmt: skip
         memory.limit(placement.device, machine.vram_limit)
         if self._sizes_shelf:

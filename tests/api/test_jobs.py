@@ -255,6 +255,7 @@ def test_waiting_jobs_have_a_place_can_be_moved_and_canceled(waiting: House) -> 
     assert waiting.post(f"/api/jobs/{third}/move", {"before": second}).json()["place"] == 2
     assert waiting.post(f"/api/jobs/{third}/move", {"to": 3}).json()["place"] == 3
     assert waiting.post(f"/api/jobs/{third}/move", {"to": "up"}).status_code == 400
+    assert waiting.post(f"/api/jobs/{third}/move", {"to": 3.0}).json()["place"] == 3
     refused = waiting.post(f"/api/jobs/{third}/move", {"to": -5})
     assert refused.status_code == 400
     assert refused.json()["error"]["message"] == ("to is wrong: '-5'. It must be front, back, or a place from 1 on.")

@@ -9,6 +9,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,22 @@ def test_models_come_as_the_next_job_will_have_them_or_not_at_all(make: Callable
     finish()
     assert {key[-1] for key in house.engine.shelf._kept} == ({"all"} if plan.residence == STREAMED else {"all", ONE_STAYS})
     assert (house.beside() == []) == (plan.residence == STREAMED)
+
+
+def test_a_prompt_is_read_only_where_its_encoder_has_room_also_if_it_waits_on_the_host(make: Callable[..., House], monkeypatch) -> None:
+    house = make()
+    house.run(house.first)
+    engine, still = house.engine, house.folders.model("checkpoints", STILL_NAME)
+    engine.placement = dataclasses.replace(engine.placement, device=torch.device("cuda"))
+    text, unet = ((source, (), engine.placement, ONE_STAYS) for source in (TextSource(still), ModelSource(still, "still")))
+    for key in (text, unet):
+        engine.shelf.take(key, lambda: next(models for models, _ in engine.shelf._kept.values()))
+    shelf = ahead._NextShelf(engine, Relief(), Plan(ONE_STAYS))
+    for on_card, is_read in ((0, False), (2**30, True)):
+        monkeypatch.setattr(memory, "spare_bytes", lambda device, limit, on_card=on_card: on_card if device.type == "cuda" else 0)
+        assert shelf.take(unet, pytest.fail)
+        with nullcontext() if is_read else pytest.raises(ahead._NoRoom):
+            shelf.take(text, pytest.fail)
 
 
 def test_what_this_job_needs_to_finish_is_not_taken(make: Callable[..., House], monkeypatch) -> None:
