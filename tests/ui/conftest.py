@@ -26,7 +26,7 @@ from ui.page import add_page
 ROOT = Path(__file__).parent.parent.parent
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 SMALL = {"width": 64, "height": 64, "frames": 3, "steps": 2, "motion_steps": 2}  # a film within seconds
-LONG = SMALL | {"steps": 400}  # time enough to look at it while it runs
+LONG = SMALL | {"steps": 4000}  # canceled long before its end: a quick machine does 400 while the page loads anew
 PATIENCE = 180_000  # milliseconds: a busy machine takes its time, and who waits for what comes soon loses none
 expect.set_options(timeout=PATIENCE)
 _ASKED = ("/api/open", "/api/films", "/api/films/batch", "/api/jobs/nonsense", "/api/jobs/50%25")

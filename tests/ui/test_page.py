@@ -43,9 +43,9 @@ def test_a_sentence_becomes_a_film_that_plays(visit: Visit, device: dict) -> Non
 def test_a_job_survives_its_tab_is_seen_by_another_and_cancel_cancels(visit: Visit) -> None:
     page = visit(values=LONG)
     make(page, "A job that takes its time")
-    expect(page.locator(".sm-now")).to_have_text(re.compile(r"still.*\d+/400"))
+    expect(page.locator(".sm-now")).to_have_text(re.compile(r"still.*\d+/4000"))
     page.reload()
-    expect(page.locator(".sm-now")).to_have_text(re.compile(r"still.*\d+/400"))
+    expect(page.locator(".sm-now")).to_have_text(re.compile(r"still.*\d+/4000"))
     page.close()
     other = visit()  # another browser, another device
     expect(other.locator(".sm-title")).to_have_text("A job that takes its time")
